@@ -20,11 +20,11 @@ KEPT_APART = ("_unset", "_flags", "_violations")
 META = pa.schema([f for f in REFINED_META if f.name not in KEPT_APART])
 
 
-class UnknownSchema(Exception):
+class UnknownSchema(Exception):  # noqa: N818 (what the registry said, not a fault of ours)
     """The registry answered that no schema has this id: the record is rejected, the stream goes on."""
 
 
-class RegistryUnavailable(Exception):
+class RegistryUnavailable(Exception):  # noqa: N818
     """The registry did not answer: the batch must be tried again, no record may be rejected for it."""
 
 
@@ -68,7 +68,7 @@ def _filtered(columns: Mapping[str, pa.Array], mask: pa.BooleanArray) -> dict[st
 def _says_anything(column: pa.Array) -> bool:
     if pa.types.is_boolean(column.type):
         return bool(pc.any(column, min_count=0).as_py())
-    return len(column) > column.null_count
+    return bool(len(column) > column.null_count)
 
 
 @dataclass(frozen=True)
