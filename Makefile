@@ -1,0 +1,59 @@
+# One command set for people and CI. `make help` lists it.
+.DEFAULT_GOAL := help
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: help setup demo test fast check format bench chaos lock clean
+
+help: ## list the commands
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## virtual environment from the hashed locks, jars by Maven
+	@$(BIN)/python -m jobs.stack.jars
+
+$(STAMP): requirements/build.lock requirements/dev.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or set PYTHON=..."; exit 1; }
+	@command -v java >/dev/null || { echo "java is missing: install Java 17"; exit 1; }
+	@command -v mvn >/dev/null || { echo "mvn is missing: install Maven 3.8 or newer"; exit 1; }
+	@echo "setting up $(VENV) (a minute or two, once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/build.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --require-hashes -r requirements/dev.lock
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
+	@touch $@
+
+demo: setup ## the main job on real Kafka and Flink, with a sample of real change data
+	@$(BIN)/tidegate demo
+
+test: setup ## all tests, those with real Kafka, Flink and S3 included
+	@$(BIN)/pytest
+
+fast: setup ## only the tests that need no services
+	@$(BIN)/pytest -m "not integration"
+
+check: setup ## ruff, mypy strict, architecture tests
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/pytest -q tests/architecture
+
+format: setup ## bring the code into the house format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: setup ## measure rates, ratios and memory; rewrites docs/benchmarks.md
+	@$(BIN)/python -m tests.bench
+
+chaos: setup ## the long exactly-once run under fire (SEED=n, MINUTES=n)
+	@$(BIN)/python -m tests.chaos --seed $${SEED:-1} --minutes $${MINUTES:-20}
+
+lock: ## resolve the dependencies again into the hashed locks (needs uv)
+	@for f in build dev; do \
+	  case $$f in build) what="requirements/build.in";; dev) what="--extra dev pyproject.toml";; esac; \
+	  uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
+	    --python-version 3.11 $$what -o requirements/$$f.lock; done
+
+clean: ## remove what the commands above have made
+	@rm -rf $(VENV) .tidegate build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

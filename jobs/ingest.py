@@ -1,0 +1,148 @@
+"""The ingest job: Kafka change topics into Delta tables. Submitted with `flink run -py jobs/ingest.py`."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pyflink.datastream import StreamExecutionEnvironment
+from pyflink.table import DataTypes, Schema, StreamTableEnvironment, Table
+from pyflink.table.udf import udf
+
+from contracts.model import Contract
+from jobs.commit_function import CommitSections
+from jobs.kafka.client import KafkaClient
+from jobs.refine_function import RefineRecords
+from jobs.settings import IngestSettings
+from sql import statement
+
+
+def build(environment: StreamExecutionEnvironment, settings: IngestSettings) -> None:
+    """Put the job's graph into the environment: records, refine, staged, window, commit."""
+    contracts = settings.load()
+    tables = StreamTableEnvironment.create(environment)
+    _functions(tables, settings)
+    tables.execute_sql(statement("records", options=source_options(settings, contracts)))
+    tables.create_temporary_view("refined", tables.sql_query(statement("refined")))
+    # One DataStream for all branches: a table would be planned, and its source read, once a branch.
+    announced = tables.to_data_stream(tables.sql_query(statement("announced")))
+    tables.create_temporary_view("announced", tables.from_data_stream(announced))
+    branches = [_watermarked(tables, contract) for contract in contracts]
+    tables.create_temporary_view("watermarked", _union(branches))
+    tables.create_temporary_view("staged", tables.sql_query(statement("staged")))
+    tables.create_temporary_view(
+        "windowed", tables.sql_query(statement("windowed", seconds=f"{settings.commit_seconds}"))
+    )
+    tables.execute_sql(statement("reports"))
+    statements = tables.create_statement_set()
+    statements.add_insert_sql(statement("commit"))
+    statements.attach_as_datastream()
+    _name(environment, contracts)
+
+
+def _functions(tables: StreamTableEnvironment, settings: IngestSettings) -> None:
+    refine = udf(RefineRecords(settings), result_type=DataTypes.STRING(), func_type="pandas", name="refine")
+    commit = udf(CommitSections(settings), result_type=DataTypes.STRING(), func_type="pandas", name="commit")
+    tables.create_temporary_function("refine", refine)
+    tables.create_temporary_function("commit_sections", commit)
+
+
+def _watermarked(tables: StreamTableEnvironment, contract: Contract) -> Table:
+    """Give one stream's sections with Flink's watermark on them, for the dashboard (verdicts use the durable one)."""
+    sections = tables.to_data_stream(tables.sql_query(statement("of_stream", name=contract.stream)))
+    delay = contract.event_time.out_of_orderness_ms / 1000
+    schema = (
+        Schema.new_builder()
+        .column("stream_name", "STRING")
+        .column("event_time", "TIMESTAMP_LTZ(3)")
+        .column("section", "STRING")
+        .watermark("event_time", f"event_time - INTERVAL '{delay:.3f}' SECOND(9, 3)")
+        .build()
+    )
+    return tables.from_data_stream(sections, schema)
+
+
+def _union(branches: Sequence[Table]) -> Table:
+    first, *others = branches
+    for other in others:
+        first = first.union_all(other)
+    return first
+
+
+def source_options(settings: IngestSettings, contracts: Sequence[Contract]) -> Mapping[str, str]:
+    """Give the Kafka source's table options: where to read, from which offsets, as whom."""
+    options = {
+        "properties.bootstrap.servers": settings.kafka,
+        "properties.group.id": settings.group,
+        "properties.auto.offset.reset": "earliest",
+        "properties.isolation.level": "read_committed",
+        "properties.commit.offsets.on.checkpoint": "false",
+        "properties.client.id.prefix": f"tidegate-{settings.pipeline}",
+        "scan.topic-partition-discovery.interval": "30 s",
+        **subscription(contracts),
+    }
+    if settings.kafka_config:
+        options |= KafkaClient.from_file(settings.kafka_config).flink_options()
+    return options
+
+
+def subscription(contracts: Sequence[Contract]) -> dict[str, str]:
+    """Give the source's topics: a list of names, or one pattern as soon as a contract has one."""
+    names = sorted({topic for contract in contracts for topic in contract.topics})
+    patterns = sorted({contract.topic_pattern for contract in contracts if contract.topic_pattern})
+    if not patterns:
+        return {"topic": ";".join(names)}
+    return {"topic-pattern": "|".join([*(f"({p})" for p in patterns), *(re.escape(name) for name in names)])}
+
+
+# What the planner calls an operator -> what the dashboard shows, so that the job reads like the design's picture.
+NAMES = (
+    (re.compile(r"^Source: records"), "kafka"),
+    (re.compile(r"^PythonCalc\[\d+\]"), "python"),
+    (re.compile(r"^WindowAggregate"), "window"),
+    (re.compile(r"^Sink: reports"), "reports"),
+    (re.compile(r"^WatermarkAssigner"), "watermark"),
+    (re.compile(r"^Correlate"), "sections"),
+)
+
+
+def _name(environment: StreamExecutionEnvironment, contracts: Sequence[Contract]) -> None:
+    """Give every operator of the graph its dashboard name and a uid that is the same in each submission."""
+    seen: dict[int, Any] = {}
+    for root in environment._j_stream_execution_environment.getTransformations():
+        _collect(root, seen)
+    used: dict[str, int] = {}
+    python = iter(("refine", "commit"))
+    streams = iter(contract.stream for contract in contracts)
+    for transformation in (seen[key] for key in sorted(seen)):
+        name = transformation.getName()
+        for pattern, shown in NAMES:
+            if pattern.match(name):
+                name = next(python) if shown == "python" else shown
+        if name == "watermark":
+            name = f"staged: {next(streams)}"
+        used[name] = used.get(name, 0) + 1
+        transformation.setName(name)
+        if not transformation.getClass().getSimpleName().startswith(("Union", "Partition")):
+            transformation.setUid(f"{name}-{used[name]}")
+
+
+def _collect(transformation: Any, seen: dict[int, Any]) -> None:
+    if transformation.getId() not in seen:
+        seen[transformation.getId()] = transformation
+        for parent in transformation.getInputs():
+            _collect(parent, seen)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Submit the job; the one argument is IngestSettings as JSON."""
+    settings = IngestSettings.from_json(arguments[0])
+    environment = StreamExecutionEnvironment.get_execution_environment()
+    build(environment, settings)
+    environment.execute_async(f"tidegate {settings.pipeline}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,148 @@
+"""The working part of the refine function: split a mixed batch by stream, refine each, write one segment."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contracts.model import Contract
+from jobs.metrics import Metrics
+from jobs.registry import Registries
+from jobs.routing import Routes
+from lakehouse.lake import Lake
+from lakehouse.parking import Parking
+from lakehouse.segments import Range, Section, SectionRef, write_segment
+from udfs.keys import KeyRing
+from udfs.refine import Refined, refine
+
+Partition = tuple[str, int]
+
+
+@dataclass
+class Refinery:
+    """Turns batches of raw records into segments; holds nothing but caches and the last offset seen per partition."""
+
+    contracts: Sequence[Contract]
+    lake: Lake
+    parking: Parking
+    registries: Registries
+    keys: KeyRing
+    metrics: Metrics
+    last: dict[Partition, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._routes = Routes(self.contracts)
+
+    def take(self, records: pa.Table) -> list[SectionRef]:
+        """Refine one batch (columns: RECORDS, any topics) and give where each stream's section lies.
+
+        Blocks while the registry or the store is away; raises once the store stays away for long.
+        """
+        now_ms = int(time.time() * 1000)
+        records = _sorted(records)
+        ranges = self._ranges(records)
+        sections = [self._section(contract, part, ranges, now_ms) for contract, part in self._by_stream(records)]
+        kept = [section for section in sections if section is not None]
+        if not kept:
+            return []
+        refs = write_segment(self.lake, f"{now_ms}-{uuid.uuid4().hex}", kept)
+        self.metrics.count("segment_bytes", sum(ref.length for ref in refs))
+        return refs
+
+    def _section(
+        self, contract: Contract, records: pa.Table, ranges: Mapping[Partition, Range], now_ms: int
+    ) -> Section | None:
+        """Refine one stream's records; None when the stream is parked, or parks itself on them."""
+        self.metrics.count("records_in", len(records), stream=contract.stream)
+        if self.parking.is_parked(contract.stream):
+            return None
+        schemas = self.registries.source(contract)
+        refined = refine(records, contract, schemas, self.keys, now_ms)
+        self._report(contract, refined)
+        if refined.failed is not None:
+            self.parking.park(contract.stream, str(refined.failed))
+            return None
+        own = _with_event_times(ranges, records, refined.rows)
+        return Section(contract.stream, refined.rows, refined.rejects, refined.others, own)
+
+    def _report(self, contract: Contract, refined: Refined) -> None:
+        for name, amount in refined.counts().items():
+            group, _, what = name.partition(".")
+            labels = {group: what} if what else {}
+            self.metrics.count("records_" + group, amount, stream=contract.stream, **labels)
+        self.metrics.count("decode_fallbacks", refined.fallbacks, stream=contract.stream)
+
+    def _ranges(self, records: pa.Table) -> dict[Partition, Range]:
+        """Give per partition what the batch covers, linked to what this instance saw before."""
+        ranges: dict[Partition, Range] = {}
+        offsets = records["offset"].to_numpy()
+        for topic, partition, start, end in _runs(records):
+            key = (topic, partition)
+            first, last = int(offsets[start]), int(offsets[end - 1])
+            ranges[key] = Range(topic, partition, self.last.get(key), first, last, end - start, None)
+            self.last[key] = last
+        return ranges
+
+    def _by_stream(self, records: pa.Table) -> Iterator[tuple[Contract, pa.Table]]:
+        """Give each stream with its records (no copies: slices of the sorted batch)."""
+        slices: dict[str, list[pa.Table]] = {}
+        found: dict[str, Contract] = {}
+        for topic, start, end in _topic_runs(records):
+            for contract in self._routes.of(topic):
+                slices.setdefault(contract.stream, []).append(records.slice(start, end - start))
+                found[contract.stream] = contract
+        for stream, parts in slices.items():
+            yield found[stream], parts[0] if len(parts) == 1 else pa.concat_tables(parts).combine_chunks()
+
+
+def _sorted(records: pa.Table) -> pa.Table:
+    """Give the batch by topic, partition, offset; as it is when it already stands so (one fetch of one partition)."""
+    codes = pc.dictionary_encode(records["topic"]).combine_chunks().indices.to_numpy()
+    partitions, offsets = records["partition"].to_numpy(), records["offset"].to_numpy()
+    same = (codes[1:] == codes[:-1]) & (partitions[1:] == partitions[:-1])
+    if same.all() and (offsets[1:] > offsets[:-1]).all():
+        return records
+    return records.take(pa.array(np.lexsort((offsets, partitions, codes))))
+
+
+def _runs(records: pa.Table) -> Iterator[tuple[str, int, int, int]]:
+    """Give (topic, partition, start, end) of each run of equal partitions in a sorted batch."""
+    partitions = records["partition"].to_numpy()
+    for topic, start, end in _topic_runs(records):
+        cuts = np.flatnonzero(np.diff(partitions[start:end])) + 1 + start
+        bounds = [start, *cuts.tolist(), end]
+        for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+            yield topic, int(partitions[low]), low, high
+
+
+def _topic_runs(records: pa.Table) -> Iterator[tuple[str, int, int]]:
+    encoded = pc.dictionary_encode(records["topic"]).combine_chunks()
+    codes = encoded.indices.to_numpy()
+    bounds = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
+    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        if end > start:
+            yield encoded.dictionary[int(codes[start])].as_py(), start, end
+
+
+def _with_event_times(
+    ranges: Mapping[Partition, Range], records: pa.Table, rows: pa.Table
+) -> tuple[Range, ...]:
+    """Give the stream's own ranges with the highest event time of their accepted rows (ms)."""
+    highest: dict[Partition, int] = {}
+    if len(rows):
+        times = pa.table([rows["_topic"], rows["_partition"], rows["_event_time"].cast(pa.int64())], ["t", "p", "e"])
+        grouped = times.group_by(["t", "p"], use_threads=False).aggregate([("e", "max")])
+        for entry in grouped.to_pylist():
+            if entry["e_max"] is not None:
+                highest[entry["t"], entry["p"]] = entry["e_max"] // 1000
+    own = [ranges[topic, partition] for topic, partition, _, _ in _runs(records)]
+    return tuple(
+        Range(r.topic, r.partition, r.prev, r.first, r.last, r.records, highest.get((r.topic, r.partition)))
+        for r in own
+    )

@@ -1,0 +1,46 @@
+"""What the ingest job is told: one frozen object without secrets, given to the job as command line arguments."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from contracts.load import load_contracts
+from contracts.model import Contract
+
+VERSION = "0.1.0"
+
+
+@dataclass(frozen=True)
+class IngestSettings:
+    """One pipeline: what it reads, where it writes, and how often it commits.
+
+    Paths and names only: passwords and keys are read where they are needed, from files or the environment.
+    """
+
+    pipeline: str
+    contracts: str  # directory
+    kafka: str  # host:port[,host:port]
+    lake: str  # URI
+    group: str  # the fresh consumer group that holds the start offsets
+    kafka_config: str | None = None  # path of a Kafka client properties file
+    keys: str | None = None  # path of the mask key file
+    epochs: Mapping[str, int] = dataclasses.field(default_factory=dict)  # topic -> epoch, where not 0
+    commit_seconds: int = 5
+    max_rows_per_commit: int = 2_000_000
+
+    def to_json(self) -> str:
+        """Give the settings as one JSON object."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> IngestSettings:
+        """Give the settings that to_json wrote; raises TypeError for unknown names."""
+        return cls(**json.loads(text))
+
+    def load(self) -> tuple[Contract, ...]:
+        """Load the pipeline's contracts; raises ContractError with all faults."""
+        return load_contracts(Path(self.contracts))

@@ -1,0 +1,2 @@
+-- The branches meet again; from here on only processing time counts.
+SELECT stream_name, section, PROCTIME() AS arrived FROM watermarked;
