@@ -1,0 +1,111 @@
+"""A Flink cluster seen from outside: its REST interface, and `flink run` from the pip package."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from jobs.errors import ClusterUnreachable, JobRefused
+
+FINISHED = frozenset({"FINISHED", "CANCELED", "FAILED"})
+_SUBMITTED = re.compile(r"JobID ([0-9a-f]{32})")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One session cluster, by the address (host:port) of its REST interface and dashboard."""
+
+    address: str
+
+    @property
+    def dashboard(self) -> str:
+        """The dashboard's URL."""
+        return f"http://{self.address}"
+
+    def overview(self) -> dict[str, Any]:
+        """Give task managers and slots; raises ClusterUnreachable."""
+        return self._get("/overview")
+
+    def state(self, job_id: str) -> str | None:
+        """Give the job's state, such as RUNNING; None when the cluster does not know the job."""
+        try:
+            return str(self._get(f"/jobs/{job_id}/status")["status"])
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code == httpx.codes.NOT_FOUND:
+                return None
+            raise
+
+    def running(self, name: str) -> str | None:
+        """Give the id of the running job with this name, if any."""
+        for job in self._get("/jobs/overview")["jobs"]:
+            if job["name"] == name and job["state"] not in FINISHED:
+                return str(job["jid"])
+        return None
+
+    def why_failed(self, job_id: str) -> str | None:
+        """Give the root cause the cluster recorded for the job: its last lines, without the Java stack."""
+        trace = self._get(f"/jobs/{job_id}/exceptions").get("root-exception")
+        if not trace:
+            return None
+        lines = [line for line in trace.splitlines() if line.strip() and not line.lstrip().startswith(("at ", "..."))]
+        named = [line.strip() for line in lines if re.match(r"^(?:lakehouse|jobs|udfs|contracts)\.[\w.]+: ", line.strip())]
+        return named[-1].split(": ", 1)[1] if named else lines[-1].strip()
+
+    def cancel(self, job_id: str, timeout_seconds: float = 60.0) -> None:
+        """Cancel the job and wait until it has ended."""
+        self._request("PATCH", f"/jobs/{job_id}", params={"mode": "cancel"})
+        until = time.monotonic() + timeout_seconds
+        while self.state(job_id) not in (None, *FINISHED):
+            if time.monotonic() > until:
+                raise ClusterUnreachable(f"job {job_id} did not end within {timeout_seconds:.0f} s of being cancelled")
+            time.sleep(0.2)
+
+    def submit(self, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
+        """Submit jobs/ingest.py with `flink run`, detached, and give the job's id.
+
+        `environment` names the Flink configuration and library folders. Raises JobRefused with the client's words.
+        """
+        import pyflink
+
+        flink = Path(pyflink.__file__).parent / "bin" / "flink"
+        job = Path(__file__).parent / "ingest.py"
+        python = ["-pyexec", sys.executable, "-pyclientexec", sys.executable]
+        command = [str(flink), "run", "-d", "-m", self.address, *python, "-py", str(job), *arguments]
+        done = subprocess.run(
+            command, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=180
+        )
+        found = _SUBMITTED.search(done.stdout)
+        if not found:
+            raise JobRefused(_last_words(done.stdout + "\n" + done.stderr))
+        return found[1]
+
+    def _get(self, path: str) -> dict[str, Any]:
+        answer: dict[str, Any] = self._request("GET", path).json()
+        return answer
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            response = httpx.request(method, f"http://{self.address}{path}", timeout=10.0, trust_env=False, **options)
+        except httpx.TransportError as error:
+            raise ClusterUnreachable(
+                f"no Flink cluster answers at {self.address} ({type(error).__name__}): "
+                "start one with `tidegate stack up kafka flink`, or give --cluster HOST:PORT"
+            ) from error
+        response.raise_for_status()
+        return response
+
+
+def _last_words(output: str) -> str:
+    """Give the sentence that explains a failed `flink run`: the last line of a Python or Java error."""
+    causes = [line for line in output.splitlines() if re.match(r"^(?:Caused by: )?[\w.$]+(?:Error|Exception|Refused)", line)]
+    said = causes[-1] if causes else output.strip().splitlines()[-1] if output.strip() else "no output"
+    return f"`flink run` did not submit the job: {said.removeprefix('Caused by: ')}"
