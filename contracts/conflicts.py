@@ -1,0 +1,32 @@
+"""Faults that only several contracts together have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from contracts.faults import Fault
+from contracts.model import Contract
+from contracts.tables import RESERVED_SUFFIXES
+
+
+def find_conflicts(contracts: Sequence[Contract]) -> Iterable[Fault]:
+    """Give a fault for every stream name that another contract has, or that names another stream's table."""
+    owners: dict[str, Contract] = {}
+    faults = []
+    for contract in contracts:
+        other = owners.get(contract.stream)
+        if other is not None:
+            message = f"the stream {contract.stream!r} is described in {other.file} too"
+            faults.append(_fault(contract, message, "Rename one of them; one contract may read several topics"))
+        owners.setdefault(contract.stream, contract)
+    for contract in contracts:
+        for suffix in RESERVED_SUFFIXES[1:]:
+            base = contract.stream.removesuffix(suffix)
+            if contract.stream.endswith(suffix) and base in owners:
+                message = f"{contract.stream!r} is the name of a table of the stream {base!r}"
+                faults.append(_fault(contract, message, "Rename this stream"))
+    return faults
+
+
+def _fault(contract: Contract, message: str, remedy: str) -> Fault:
+    return Fault(contract.file, 0, "schema[0].name", message, remedy)
