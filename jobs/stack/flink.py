@@ -1,0 +1,143 @@
+"""The component `flink`: a session cluster (JobManager and one TaskManager) from the pip package.
+
+Its configuration is the project's flink-conf.yaml, placed as config.yaml with the launcher's own lines; its library
+folder links the package's jars, the Python bridge and the connectors, so that each is loaded once and by one loader.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+
+from jobs.stack.component import LOOPBACK, Component, Place, Process
+from jobs.stack.errors import StackError
+from jobs.stack.files import write
+from jobs.stack.jars import PROJECT, jars, java
+
+CONFIGURATION = PROJECT / "flink-conf.yaml"
+
+
+def distribution() -> Path:
+    """Give the folder of the Flink distribution inside the pip package."""
+    found = find_spec("pyflink")
+    if found is None or not found.origin:
+        raise StackError("the Python package apache-flink is missing: run `make setup`")
+    return Path(found.origin).parent
+
+
+def own_settings(place: Place) -> dict[str, str]:
+    """Give the lines of config.yaml that depend on where this cluster lives."""
+    ports, folder = place.ports, place.folder
+    return {
+        "jobmanager.rpc.address": LOOPBACK,
+        "jobmanager.rpc.port": str(ports["rpc"]),
+        "jobmanager.bind-host": LOOPBACK,
+        "rest.address": LOOPBACK,
+        "rest.bind-address": LOOPBACK,
+        "rest.port": str(ports["rest"]),
+        "rest.bind-port": str(ports["rest"]),
+        "taskmanager.host": LOOPBACK,
+        "taskmanager.bind-host": LOOPBACK,
+        "blob.server.port": str(ports["blob"]),
+        "web.upload.dir": str(folder / "uploads"),
+        "io.tmp.dirs": str(folder / "tmp"),
+        "env.log.dir": str(place.log),
+        "env.pid.dir": str(folder / "pid"),
+        "execution.checkpointing.dir": (folder / "checkpoints").as_uri(),
+        "execution.checkpointing.savepoint-dir": (folder / "savepoints").as_uri(),
+        "python.executable": sys.executable,
+        "python.client.executable": sys.executable,
+    }
+
+
+def configuration(base: str, settings: Mapping[str, str]) -> str:
+    """Give config.yaml: the file's text, without the lines that the settings replace, and then the settings."""
+    kept = [line for line in base.splitlines() if not _replaced(line, settings)]
+    own = [f"{name}: {value}" for name, value in settings.items() if value != ""]
+    return "\n".join([*kept, "", "# --- the launcher's lines", *own, ""])
+
+
+def prepare(place: Place) -> None:
+    """Write the configuration folder and link the library folder."""
+    for name in ("log", "tmp", "uploads", "pid", "checkpoints", "savepoints"):
+        (place.folder / name).mkdir(parents=True, exist_ok=True)
+    if not CONFIGURATION.exists():
+        raise StackError(f"{CONFIGURATION} is missing: it is part of the project, restore it")
+    text = configuration(CONFIGURATION.read_text(encoding="utf-8"), {**own_settings(place), **place.settings})
+    write(place.folder / "conf" / "config.yaml", text, 0o644)
+    for logging in (distribution() / "conf").glob("log*"):
+        shutil.copy(logging, place.folder / "conf" / logging.name)
+    _link_libraries(place.folder / "lib")
+
+
+def environment(place: Place) -> dict[str, str]:
+    """Give what `bin/flink` and the cluster's own scripts need in their environment to use this cluster."""
+    return {
+        "FLINK_HOME": str(distribution()),
+        "FLINK_CONF_DIR": str(place.folder / "conf"),
+        "FLINK_LIB_DIR": str(place.folder / "lib"),
+        "FLINK_PLUGINS_DIR": str(distribution() / "plugins"),
+        "FLINK_LOG_DIR": str(place.log),
+        "JAVA_HOME": str(Path(java()).resolve().parents[1]),
+    }
+
+
+def processes(place: Place) -> tuple[Process, ...]:
+    """Give JobManager and TaskManager; the scripts end in an exec, so that each is one Java process."""
+    scripts = distribution() / "bin"
+    # All goes to Flink's own log files, which the dashboard shows and which roll over; standard output keeps the faults.
+    variables = {**environment(place), "JVM_ARGS": "-Dconsole.log.level=WARN"}
+    return tuple(
+        Process(name, (str(scripts / f"{name}.sh"), "start-foreground", *_metrics_port(place, name)), variables)
+        for name in ("jobmanager", "taskmanager")
+    )
+
+
+def missing(place: Place) -> str | None:
+    """Say what is missing until a job can be submitted."""
+    try:
+        answer = httpx.get(f"http://{address(place)}/overview", timeout=2.0, trust_env=False)
+        overview = answer.json() if answer.status_code == httpx.codes.OK else {}
+    except (httpx.HTTPError, ValueError):
+        return "the JobManager does not answer yet"
+    if not overview.get("taskmanagers") or not overview.get("slots-total"):
+        return "no TaskManager has registered yet"
+    return None
+
+
+def address(place: Place) -> str:
+    """Give host:port of the REST interface and dashboard."""
+    return f"{LOOPBACK}:{place.ports['rest']}"
+
+
+def _metrics_port(place: Place, process: str) -> tuple[str, str]:
+    return "-D", f"metrics.reporter.prom.port={place.ports[process]}"
+
+
+def _replaced(line: str, settings: Mapping[str, str]) -> bool:
+    found = re.match(r"([\w.-]+)\s*:", line)
+    return bool(found and found[1] in settings)
+
+
+def _link_libraries(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    bridge = sorted((distribution() / "opt").glob("flink-python-*.jar"))
+    for jar in (*sorted((distribution() / "lib").glob("*.jar")), *bridge, *sorted(jars("flink").glob("*.jar"))):
+        (folder / jar.name).symlink_to(jar)
+
+
+FLINK = Component(
+    name="flink",
+    ports=("rest", "rpc", "blob", "jobmanager", "taskmanager"),
+    prepare=prepare,
+    processes=processes,
+    missing=missing,
+    address=address,
+)
