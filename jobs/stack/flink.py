@@ -18,6 +18,7 @@ import httpx
 from jobs.stack.component import LOOPBACK, Component, Place, Process
 from jobs.stack.errors import StackError
 from jobs.stack.files import write
+from jobs.stack.flink_java import ROLES, command
 from jobs.stack.jars import PROJECT, jars, java
 
 CONFIGURATION = PROJECT / "flink-conf.yaml"
@@ -89,14 +90,8 @@ def environment(place: Place) -> dict[str, str]:
 
 
 def processes(place: Place) -> tuple[Process, ...]:
-    """Give JobManager and TaskManager; the scripts end in an exec, so that each is one Java process."""
-    scripts = distribution() / "bin"
-    # All goes to Flink's own log files, which the dashboard shows and which roll over; standard output keeps the faults.
-    variables = {**environment(place), "JVM_ARGS": "-Dconsole.log.level=WARN"}
-    return tuple(
-        Process(name, (str(scripts / f"{name}.sh"), "start-foreground", *_metrics_port(place, name)), variables)
-        for name in ("jobmanager", "taskmanager")
-    )
+    """Give JobManager and TaskManager. Their full logs, which the dashboard shows, are <name>.log in the log folder."""
+    return tuple(Process(name, _command(place, name), environment(place)) for name in ROLES)
 
 
 def missing(place: Place) -> str | None:
@@ -116,8 +111,9 @@ def address(place: Place) -> str:
     return f"{LOOPBACK}:{place.ports['rest']}"
 
 
-def _metrics_port(place: Place, process: str) -> tuple[str, str]:
-    return "-D", f"metrics.reporter.prom.port={place.ports[process]}"
+def _command(place: Place, name: str) -> tuple[str, ...]:
+    port = {"metrics.reporter.prom.port": str(place.ports[name])}
+    return command(name, distribution(), place.folder, place.log / f"{name}.log", port)
 
 
 def _replaced(line: str, settings: Mapping[str, str]) -> bool:
@@ -135,7 +131,7 @@ def _link_libraries(folder: Path) -> None:
 
 FLINK = Component(
     name="flink",
-    ports=("rest", "rpc", "blob", "jobmanager", "taskmanager"),
+    ports=("rest", "rpc", "blob", *ROLES),  # the last two: Prometheus endpoints
     prepare=prepare,
     processes=processes,
     missing=missing,
