@@ -64,3 +64,9 @@ def fixed_width_text(data: bytes, width: int) -> pa.StringArray:
     count = len(data) // width if width else 0
     offsets = np.arange(0, (count + 1) * width, width, dtype=np.int32)
     return pa.StringArray.from_buffers(count, pa.py_buffer(offsets), pa.py_buffer(data))
+
+
+def spread(values: pa.Array, where: pa.BooleanArray) -> pa.Array:
+    """Give the values in order at the places where `where` is true, null at the others."""
+    places = pc.subtract(pc.cumulative_sum(where.cast(pa.int64())), 1)
+    return values.take(pc.if_else(where, places, pa.scalar(None, pa.int64())))

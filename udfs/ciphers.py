@@ -10,7 +10,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM, AESSIV
 
-from udfs.arrays import over_distinct
+from udfs.arrays import over_distinct, spread
 from udfs.keys import KeyRing
 
 SIV_KEY_BYTES = 64  # AES-256 twice (RFC 5297)
@@ -95,7 +95,7 @@ class Encryption:
         label = self._label.encode()
         sealed = self._sealer.seal(_bytes(present), [label] * len(present))
         made = pa.array([label + base64.b64encode(value) for value in sealed], pa.binary()).cast(pa.string())
-        return _spread(made, texts) if texts.null_count else made
+        return spread(made, texts.is_valid()) if texts.null_count else made
 
     @staticmethod
     def open(token: str, keys: KeyRing) -> str:
@@ -113,9 +113,3 @@ class Encryption:
 def _bytes(texts: pa.StringArray) -> list[bytes]:
     values: list[bytes] = texts.cast(pa.binary()).to_numpy(zero_copy_only=False).tolist()
     return values
-
-
-def _spread(made: pa.StringArray, like: pa.Array) -> pa.StringArray:
-    """Put values back to where `like` is not null."""
-    spread = pa.nulls(len(like), pa.string())
-    return pa.compute.replace_with_mask(spread, like.is_valid(), made)

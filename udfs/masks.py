@@ -13,12 +13,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from contracts.columns import masked_type
 from contracts.model import Arguments, Contract, Derived, Field, Mask
 from contracts.types import ColumnType
-from udfs.arrays import flat
+from udfs.arrays import flat, spread
 from udfs.canonical import canonical_text, json_value
 from udfs.changes import Changes
 from udfs.ciphers import SIV_KEY_BYTES, Encryption, Tokens
@@ -177,7 +176,7 @@ def mask_key_texts(texts: pa.StringArray, masks: Mapping[str, tuple[pa.DataType,
             if name in key:
                 key[name] = value
     written = [json.dumps(key, default=json_value, separators=(",", ":"), ensure_ascii=False) for key in keys]
-    return pc.replace_with_mask(pa.nulls(len(texts), pa.string()), texts.is_valid(), pa.array(written, pa.string()))
+    return spread(pa.array(written, pa.string()), texts.is_valid())
 
 
 def _typed(values: list[object], stored: pa.DataType) -> pa.Array:
