@@ -1,0 +1,97 @@
+"""What a stream's anchor table remembers in each of its commits: time, positions, identity and counts.
+
+The state is one JSON object in the commit's metadata (key `tidegate`), repeated in every commit, so that one read of
+the log's tail finds it. A partition is an array: [epoch, begins, highest event time, highest position's major and
+minor, when it was last active, end offset]; times in ms since the epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+Partition = tuple[str, int]  # topic, partition
+METADATA_KEY = "tidegate"
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionState:
+    """What is remembered of one partition."""
+
+    epoch: int
+    begins: int  # the first offset ever committed
+    event_time: int | None = None
+    major: int | None = None
+    minor: int | None = None
+    active: int | None = None
+    end: int | None = None
+
+    def to_list(self) -> list[int | None]:
+        """Give the values in the order of the array."""
+        return [self.epoch, self.begins, self.event_time, self.major, self.minor, self.active, self.end]
+
+
+@dataclass(frozen=True)
+class AnchorState:
+    """What a stream's tables stand at, beside the progress (which is in the txn actions)."""
+
+    pipeline: str
+    stream: str
+    version: str = ""  # of the project that wrote it
+    commit: str = ""  # unique per attempt to commit, to recognise our own after a failure
+    watermark_ms: int | None = None
+    topics: Mapping[str, str] = field(default_factory=dict)  # topic -> Kafka topic id
+    tables: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # kind -> table id, version when last seen
+    counts: Mapping[str, int] = field(default_factory=dict)  # since the beginning
+    last_counts: Mapping[str, int] = field(default_factory=dict)  # of this commit
+    ranges: tuple[tuple[str, int, int, int, int], ...] = ()  # of this commit: topic, partition, first, last, records
+    partitions: Mapping[Partition, PartitionState] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Give the state as JSON."""
+        partitions: dict[str, dict[str, list[int | None]]] = {}
+        for (topic, number), state in self.partitions.items():
+            partitions.setdefault(topic, {})[str(number)] = state.to_list()
+        return orjson.dumps(
+            {
+                "format": FORMAT,
+                "pipeline": self.pipeline,
+                "stream": self.stream,
+                "version": self.version,
+                "commit": self.commit,
+                "watermark_ms": self.watermark_ms,
+                "topics": self.topics,
+                "tables": self.tables,
+                "counts": self.counts,
+                "last_counts": self.last_counts,
+                "ranges": self.ranges,
+                "partitions": partitions,
+            }
+        ).decode()
+
+    @classmethod
+    def from_json(cls, text: str) -> AnchorState:
+        """Give the state that to_json wrote; unknown keys of later versions are ignored."""
+        read: dict[str, Any] = orjson.loads(text)
+        partitions = {
+            (topic, int(number)): PartitionState(*values)
+            for topic, numbers in read["partitions"].items()
+            for number, values in numbers.items()
+        }
+        return cls(
+            pipeline=read["pipeline"],
+            stream=read["stream"],
+            version=read["version"],
+            commit=read["commit"],
+            watermark_ms=read["watermark_ms"],
+            topics=read["topics"],
+            tables={kind: (table[0], table[1]) for kind, table in read["tables"].items()},
+            counts=read["counts"],
+            last_counts=read["last_counts"],
+            ranges=tuple(tuple(r) for r in read["ranges"]),
+            partitions=partitions,
+        )

@@ -1,0 +1,225 @@
+"""Commit: sections become rows of a stream's tables, each offset exactly once, with progress in the same commit."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from contracts.model import Contract
+from lakehouse.anchor import AnchorState
+from lakehouse.batches import Loaded, SectionCache, load
+from lakehouse.errors import CommitContested
+from lakehouse.identity import TopicIdentity, verify_identity
+from lakehouse.kinds import kinds_of
+from lakehouse.lake import Lake
+from lakehouse.plan import GapOracle, Step, plan
+from lakehouse.progress import Partition
+from lakehouse.segments import SectionRef
+from lakehouse.shape import shape_of
+from lakehouse.table import Contested, StreamTable
+from lakehouse.tableset import prepare_tables
+from lakehouse.verdicts import Judged, judge
+
+MAX_ROWS = 2_000_000  # of one Delta commit
+ATTEMPTS = 20
+
+
+@dataclass(frozen=True)
+class CommitReport:
+    """What one call committed."""
+
+    stream: str
+    rows: int  # accepted and rejected
+    counts: Mapping[str, int]  # read, applied, quarantined, late, resent, and by rule and kind
+    commits: int
+    retries: int
+    seconds: float
+    watermark_ms: int | None
+    versions: Mapping[str, int]  # table name -> version
+
+
+class StreamTables:
+    """The tables of one stream. Holds snapshots as caches; the Delta log decides."""
+
+    def __init__(
+        self,
+        lake: Lake,
+        contract: Contract,
+        *,
+        pipeline: str,
+        pins: Mapping[str, str] | None = None,
+        epochs: Mapping[str, int] | None = None,
+        version: str = "",
+        max_rows: int = MAX_ROWS,
+        accept_partial: bool = False,
+    ) -> None:
+        self.contract = contract
+        self._lake = lake
+        self._pipeline = pipeline
+        self._epochs = dict(epochs or {})
+        self._version = version
+        self._max_rows = max_rows
+        self._accept_partial = accept_partial
+        self.tables = tuple(
+            StreamTable(lake, kind, shape_of(kind, contract, pins or {}), pipeline, self._epochs)
+            for kind in kinds_of(contract.tables)
+        )
+        self._prepared = False
+        self._known: tuple[float, dict[Partition, int]] = (float("inf"), {})
+
+    @property
+    def anchor(self) -> StreamTable:
+        """Give the table whose progress is the stream's."""
+        return self.tables[-1]
+
+    def prepare(self) -> None:
+        """Create the tables that are new, and bring the others to the contract's shape; does nothing a second time.
+
+        Raises what lakehouse.errors says about tables that cannot be continued.
+        """
+        if not self._prepared:
+            prepare_tables(self._lake, self.contract.stream, self._pipeline, self.tables, self._accept_partial)
+            self._prepared = True
+
+    def commit(
+        self, refs: Sequence[SectionRef], *, gaps: GapOracle, identity: TopicIdentity | None = None, now_ms: int
+    ) -> CommitReport:
+        """Apply sections: what the tables hold already is left out, nothing is left out unseen.
+
+        Raises GapFound when records are missing before a section, CommitContested when others won every attempt, and
+        any other LakehouseError as its docstring says. Calling again with the same sections is always right.
+        """
+        started = time.monotonic()
+        sections = SectionCache(self._lake, refs)
+        total: Counter[str] = Counter()
+        retries = 0
+        commits = 0
+        self.prepare()
+        while True:
+            try:
+                for judged in self._chunks(refs, sections, gaps, identity, now_ms):
+                    total.update(judged.counts)
+                    commits += 1
+                break
+            except Contested as error:
+                retries += 1
+                if retries >= ATTEMPTS:
+                    raise CommitContested(f"stream {self.contract.stream}: {retries} attempts lost: {error}") from error
+                time.sleep(random.uniform(0, 0.02 * min(retries, 10)))
+        state = self.anchor.state()
+        return CommitReport(
+            stream=self.contract.stream,
+            rows=total["applied"] + total["quarantined"],
+            counts=dict(total),
+            commits=commits,
+            retries=retries,
+            seconds=time.monotonic() - started,
+            watermark_ms=state.watermark_ms if state else None,
+            versions={table.name: table.version for table in self.tables},
+        )
+
+    def progress(self) -> dict[Partition, int]:
+        """Give the stream's progress: the last applied offset of every partition it ever committed."""
+        self.prepare()
+        self.anchor.open()
+        state = self.anchor.state()
+        return self.anchor.progress(state.partitions if state else ())
+
+    def _chunks(
+        self,
+        refs: Sequence[SectionRef],
+        sections: SectionCache,
+        gaps: GapOracle,
+        identity: TopicIdentity | None,
+        now_ms: int,
+    ) -> Iterator[Judged]:
+        """Commit the sections in chunks of bounded rows; gives each chunk once it is committed."""
+        self.anchor.open()
+        state = self.anchor.state() or AnchorState(self._pipeline, self.contract.stream)
+        partitions = {(r.topic, r.partition) for ref in refs for r in ref.ranges}
+        progress = self.anchor.progress(partitions)
+        self._verify(state, progress, identity)
+        for steps in chunks_of(plan(refs, progress, gaps), self._max_rows):
+            loaded = load(sections, steps)
+            judged = judge(self.contract, loaded, state, self._epochs, now_ms)
+            state = self._stamped(state, steps, loaded, judged, identity)
+            self._commit_tables(loaded, judged, state)
+            progress |= loaded.lasts
+            self._known = (time.monotonic(), dict(progress))
+            yield judged
+
+    def _verify(self, state: AnchorState, progress: Mapping[Partition, int], identity: TopicIdentity | None) -> None:
+        if identity is None:
+            return
+        same_epoch = {t: i for t, i in state.topics.items() if self._epoch_of(state, t) == self._epochs.get(t, 0)}
+        read_at, known = self._known
+        comparable = known if read_at < identity.taken_at else {}
+        for problem in verify_identity(self.contract.stream, same_epoch, comparable, identity):
+            raise problem
+
+    def _epoch_of(self, state: AnchorState, topic: str) -> int:
+        return max((s.epoch for (name, _), s in state.partitions.items() if name == topic), default=0)
+
+    def _commit_tables(self, loaded: Loaded, judged: Judged, state: AnchorState) -> None:
+        """Commit to each table in order; the anchor comes last and always."""
+        for table in self.tables[:-1]:
+            if len(judged.batch.rejects) or table.kind.name != "quarantine":
+                table.open()
+                own = table.progress(loaded.lasts)
+                progress = {p: max(last, own.get(p, last)) for p, last in loaded.lasts.items()}
+                table.commit(judged.batch.beyond(own, loaded.cuts), progress, _without_state(state), anchor=False)
+        seen = {table.kind.name: (table.table_id, table.version) for table in self.tables[:-1]}
+        self.anchor.commit(judged.batch, loaded.lasts, replace(state, tables=seen), anchor=True)
+
+    def _stamped(
+        self,
+        state: AnchorState,
+        steps: Sequence[Step],
+        loaded: Loaded,
+        judged: Judged,
+        identity: TopicIdentity | None,
+    ) -> AnchorState:
+        """Give the state that the chunk's commit carries."""
+        ids = {topic: i for topic, i in identity.ids.items() if topic in loaded.topics} if identity else {}
+        ends = identity.ends if identity else {}
+        partitions = {
+            p: replace(s, end=ends.get(p, s.end)) if p in loaded.lasts else s for p, s in judged.partitions.items()
+        }
+        return replace(
+            state,
+            version=self._version,
+            commit=uuid.uuid4().hex,
+            watermark_ms=judged.watermark_ms,
+            topics={**state.topics, **ids},
+            counts=dict(Counter(state.counts) + judged.counts),
+            last_counts=dict(judged.counts),
+            ranges=tuple(
+                (r.topic, r.partition, max(r.first, step.cuts[r.topic, r.partition] + 1), r.last, r.records)
+                for step in steps
+                for r in step.ranges
+            ),
+            partitions=partitions,
+        )
+
+
+def _without_state(state: AnchorState) -> AnchorState:
+    """Give what a table that is not the anchor carries: who, what and how much, not the partitions' states."""
+    return replace(state, partitions={}, watermark_ms=None, tables={})
+
+
+def chunks_of(steps: Sequence[Step], max_rows: int) -> Iterator[list[Step]]:
+    """Give the steps in lists of at most max_rows rows each; a single section is never split."""
+    chunk: list[Step] = []
+    rows = 0
+    for step in steps:
+        if chunk and rows + step.ref.rows > max_rows:
+            yield chunk
+            chunk, rows = [], 0
+        chunk.append(step)
+        rows += step.ref.rows
+    if chunk:
+        yield chunk

@@ -1,0 +1,148 @@
+"""What can go wrong with the tables, as a tree: retryable or fatal is part of the type.
+
+LakehouseError
+|-- RetryableError               trying again later can help
+|   |-- LakeUnavailable          the storage did not answer, or answered with a failure
+|   `-- CommitContested          other writers won every attempt
+`-- FatalError                   an operator must act; trying again gives the same
+    |-- WrongCredentials         the storage refuses our key
+    |-- NotWritable              the storage refuses our writes
+    |-- BucketMissing            the bucket does not exist
+    |-- DiskFull                 no space is left
+    |-- GapFound                 records between the progress and a section are missing
+    |-- RetentionLoss            Kafka deleted records before they were read
+    |-- TopicRecreated           the topic is not the one the tables were filled from
+    |-- TopicTruncated           the topic ends before our progress
+    |-- SegmentMissing           a section that is still needed is gone or damaged
+    |-- TableVanished            a table that held data is gone
+    |-- TableWentBack            a table is at a lower version than before
+    |-- RestoredTable            RESTORE was run on a table
+    |-- OtherPipeline            the table belongs to another pipeline
+    |-- PartialTable             a table was added to a stream that already has progress
+    |-- StateMissing             a table has progress, but its log no longer says the rest
+    |-- KeyPinChanged            a deterministic mask now has another key
+    `-- SchemaRefused            the table's columns are not the contract's
+"""
+
+from __future__ import annotations
+
+
+class LakehouseError(Exception):
+    """Something about the tables that the caller must know; the message says what to do."""
+
+
+class RetryableError(LakehouseError):
+    """Trying again later can help."""
+
+
+class FatalError(LakehouseError):
+    """Trying again gives the same; an operator must act."""
+
+
+class LakeUnavailable(RetryableError):  # noqa: N818 (the name says what is, as all below)
+    """The storage did not answer, or answered with a failure."""
+
+
+class CommitContested(RetryableError):  # noqa: N818
+    """Other writers won every attempt to commit."""
+
+
+class WrongCredentials(FatalError):  # noqa: N818
+    """The storage refuses our key."""
+
+
+class NotWritable(FatalError):  # noqa: N818
+    """The storage refuses our writes."""
+
+
+class BucketMissing(FatalError):  # noqa: N818
+    """The bucket does not exist."""
+
+
+class DiskFull(FatalError):  # noqa: N818
+    """No space is left where the tables are."""
+
+
+class GapFound(FatalError):  # noqa: N818
+    """Records between a table's progress and the next section are missing."""
+
+    def __init__(self, stream: str, topic: str, partition: int, progress: int | None, first: int) -> None:
+        self.topic, self.partition, self.progress, self.first = topic, partition, progress, first
+        after = "the beginning" if progress is None else f"offset {progress}"
+        super().__init__(
+            f"stream {stream}: topic {topic} partition {partition}: the tables hold everything up to {after}, the next "
+            f"section begins at offset {first}, and readable records lie between. Nothing was committed. "
+            "Start the job again: it continues from the tables' progress."
+        )
+
+
+class RetentionLoss(FatalError):  # noqa: N818
+    """Kafka deleted records before they were read."""
+
+    def __init__(self, stream: str, topic: str, partition: int, progress: int, earliest: int) -> None:
+        self.topic, self.partition, self.progress, self.earliest = topic, partition, progress, earliest
+        super().__init__(
+            f"stream {stream}: topic {topic} partition {partition}: the tables end at offset {progress}, but the topic "
+            f"now begins at {earliest}: offsets {progress + 1} to {earliest - 1} were deleted before they were read. "
+            "Accept the loss explicitly, or restore the topic."
+        )
+
+
+class TopicRecreated(FatalError):  # noqa: N818
+    """The topic is not the one the tables were filled from."""
+
+    def __init__(self, stream: str, topic: str, wanted: str, got: str) -> None:
+        self.topic = topic
+        super().__init__(
+            f"stream {stream}: topic {topic} has id {got}, the tables were filled from id {wanted}: the topic was "
+            "deleted and created again, its offsets mean other records. "
+            f"Start with --new-epoch {topic} to go on with the new topic."
+        )
+
+
+class TopicTruncated(FatalError):  # noqa: N818
+    """The topic ends before our progress."""
+
+    def __init__(self, stream: str, topic: str, partition: int, progress: int, end: int) -> None:
+        self.topic, self.partition = topic, partition
+        super().__init__(
+            f"stream {stream}: topic {topic} partition {partition} ends at offset {end}, but the tables hold it up to "
+            f"offset {progress}, so the end must be at least {progress + 1}. The topic lost records or was replaced: "
+            f"start with --new-epoch {topic} if that was intended."
+        )
+
+
+class SegmentMissing(FatalError):  # noqa: N818
+    """A section that is still needed is gone or damaged."""
+
+
+class TableVanished(FatalError):  # noqa: N818
+    """A table that held data is gone."""
+
+
+class TableWentBack(FatalError):  # noqa: N818
+    """A table is at a lower version than before."""
+
+
+class RestoredTable(FatalError):  # noqa: N818
+    """RESTORE was run on a table: rows went back, progress did not."""
+
+
+class OtherPipeline(FatalError):  # noqa: N818
+    """The table belongs to another pipeline: reading the topics again would put every record in twice."""
+
+
+class PartialTable(FatalError):  # noqa: N818
+    """A table was added to a stream that already has progress."""
+
+
+class StateMissing(FatalError):  # noqa: N818
+    """A table has progress, but its log no longer says watermark and positions."""
+
+
+class KeyPinChanged(FatalError):  # noqa: N818
+    """A deterministic mask now has another key than the values in the table."""
+
+
+class SchemaRefused(FatalError):  # noqa: N818
+    """The table's columns are not the contract's, and the difference is more than added columns."""

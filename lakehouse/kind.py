@@ -1,0 +1,59 @@
+"""What a table kind is: the shape of its table, and one verb that applies a batch to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import CommitProperties, DeltaTable
+
+from contracts.model import Contract
+from lakehouse.groups import Partition
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one commit applies: the accepted rows with their verdicts, and the rejected ones, after trimming."""
+
+    rows: pa.Table  # contracts.columns.changes_schema; each partition's rows in offset order
+    rejects: pa.Table  # contracts.columns.QUARANTINE
+
+    def beyond(self, progress: Mapping[Partition, int], cuts: Mapping[Partition, int]) -> Batch:
+        """Give what a table with its own progress still lacks; cuts say where the batch begins."""
+        ahead = {p: offset for p, offset in progress.items() if offset > cuts.get(p, offset)}
+        if not ahead:
+            return self
+        return Batch(_beyond(self.rows, ahead), _beyond(self.rejects, ahead))
+
+
+# Applies a batch to the table by one commit with the given properties, through the given DeltaTable object only.
+# A table that is not the anchor may say that the batch holds nothing for it (False) and make no commit.
+Apply = Callable[[DeltaTable, Batch, CommitProperties, bool], bool]
+
+
+@dataclass(frozen=True)
+class TableKind:
+    """One kind of table: its name in contracts, its suffix in table names, its columns and its verb."""
+
+    name: str
+    suffix: str
+    columns: Callable[[Contract], pa.Schema]
+    apply: Apply
+
+    def table_name(self, stream: str) -> str:
+        """Give the name of a stream's table of this kind."""
+        return f"{stream}{self.suffix}"
+
+
+def _beyond(rows: pa.Table, ahead: Mapping[Partition, int]) -> pa.Table:
+    """Drop the rows at or below a partition's progress."""
+    topics, numbers = rows["_topic"], rows["_partition"]
+    # A handful of partitions, after a crash between two tables' commits only: never the main path.
+    for (topic, number), offset in ahead.items():
+        own = pc.and_(pc.equal(topics, topic), pc.equal(numbers, number))
+        keep = pc.invert(pc.and_(own, pc.less_equal(rows["_offset"], offset)))
+        rows = rows.filter(keep)
+        topics, numbers = rows["_topic"], rows["_partition"]
+    return rows

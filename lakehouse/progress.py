@@ -1,0 +1,54 @@
+"""Progress: how far a table holds a partition, as Delta `txn` actions written in the same commit as the rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from deltalake import DeltaTable, Transaction
+
+Partition = tuple[str, int]  # topic, partition
+
+
+def app_id(pipeline: str, topic: str, partition: int, epoch: int) -> str:
+    """Give the application id under which a partition's progress stands in the Delta log."""
+    return f"tidegate/{pipeline}/{topic}/{partition}/{epoch}"
+
+
+class ProgressReader:
+    """Reads progress from a snapshot, and remembers it for that very version of the table (a snapshot never changes).
+
+    The reading costs about 0.5 ms a partition; what this process wrote itself it need not read again.
+    """
+
+    def __init__(self, pipeline: str, epochs: Mapping[str, int]) -> None:
+        self._pipeline = pipeline
+        self._epochs = epochs
+        self._version = -1
+        self._known: dict[Partition, int | None] = {}
+
+    def read(self, table: DeltaTable, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Give the last applied offset of each partition that has one."""
+        if table.version() != self._version:
+            self._version, self._known = table.version(), {}
+        found: dict[Partition, int] = {}
+        for partition in partitions:
+            if partition not in self._known:
+                self._known[partition] = table.transaction_version(self._id(partition))
+            offset = self._known[partition]
+            if offset is not None:
+                found[partition] = offset
+        return found
+
+    def wrote(self, table: DeltaTable, base: int, progress: Mapping[Partition, int]) -> None:
+        """Say what our commit on top of version base wrote; forgotten if it is not the table's next version."""
+        if base == self._version and table.version() == base + 1:
+            self._version = base + 1
+            self._known.update(progress)
+
+    def transactions(self, progress: Mapping[Partition, int]) -> list[Transaction]:
+        """Give the txn actions that record the progress."""
+        return [Transaction(self._id(partition), offset) for partition, offset in progress.items()]
+
+    def _id(self, partition: Partition) -> str:
+        topic, number = partition
+        return app_id(self._pipeline, topic, number, self._epochs.get(topic, 0))

@@ -1,0 +1,53 @@
+"""Read the lake: DuckDB with every table as a view, offline."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import duckdb
+
+from lakehouse.lake import Lake
+
+
+def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
+    """Give a DuckDB connection in which every table of the lake is a view of the same name.
+
+    Nothing is downloaded: the extensions come from their Python packages.
+    """
+    connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"})
+    for name in ("httpfs", "delta"):
+        connection.execute(f"LOAD '{_extension(name)}'")
+    if lake.remote:
+        _give_secret(connection, lake)
+    for table in lake.tables():
+        uri = lake.table_uri(table).replace("'", "''")
+        connection.execute(f"""CREATE VIEW "{table}" AS SELECT * FROM delta_scan('{uri}')""")
+    return connection
+
+
+def _extension(name: str) -> Path:
+    package = importlib.import_module(f"duckdb_extension_{name}")
+    folder = Path(str(package.__file__)).parent / "extensions" / f"v{duckdb.__version__}"
+    return folder / f"{name}.duckdb_extension"
+
+
+def _give_secret(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    options = lake.storage_options
+    endpoint = urlsplit(options.get("AWS_ENDPOINT_URL", ""))
+    parameters = {
+        "KEY_ID": options.get("AWS_ACCESS_KEY_ID"),
+        "SECRET": options.get("AWS_SECRET_ACCESS_KEY"),
+        "SESSION_TOKEN": options.get("AWS_SESSION_TOKEN"),
+        "REGION": options.get("AWS_REGION"),
+        "ENDPOINT": endpoint.netloc or None,
+        "URL_STYLE": "path" if endpoint.netloc else None,
+        "USE_SSL": "false" if endpoint.scheme == "http" else None,
+    }
+    given = ", ".join(f"{name} '{_quoted(value)}'" for name, value in parameters.items() if value)
+    connection.execute(f"CREATE SECRET (TYPE s3, {given})")
+
+
+def _quoted(value: str) -> str:
+    return value.replace("'", "''")

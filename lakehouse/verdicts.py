@@ -1,0 +1,135 @@
+"""The columns that only commit can fill: late, resent, epoch; judged from the anchor's state. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contracts.columns import COMMITTED_META
+from contracts.model import Contract
+from lakehouse.anchor import AnchorState, PartitionState
+from lakehouse.batches import Loaded, counts_of
+from lakehouse.groups import NONE, Flags, Groups, Ints, Partition, group_rows, int64s
+from lakehouse.kind import Batch
+from lakehouse.resent import judge_resent
+from lakehouse.watermark import Lateness, Seen, judge_lateness
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A batch with its verdicts, and the state after it."""
+
+    batch: Batch
+    counts: Counter[str]
+    watermark_ms: int | None
+    partitions: Mapping[Partition, PartitionState]
+
+
+def judge(contract: Contract, loaded: Loaded, state: AnchorState, epochs: Mapping[str, int], now_ms: int) -> Judged:
+    """Judge the rows of a chunk in offset order against the state before it."""
+    before = _begun(loaded, state, epochs)
+    groups = group_rows(loaded.rows, loaded.topics)
+    lateness = _lateness(contract, loaded.rows, groups, _seen(before, state.watermark_ms), now_ms)
+    resent, positions = _resent(loaded.rows, groups, before)
+    counts = counts_of(loaded)
+    counts["late"], counts["resent"] = int(lateness.late.sum()), int(resent.sum())
+    columns = [
+        pa.array(groups.scattered(lateness.late)),
+        pa.array(groups.scattered(lateness.lateness_ms)),
+        pa.array(groups.scattered(resent)),
+        _epoch_column(loaded, epochs),
+    ]
+    rows = loaded.rows
+    for field, column in zip(COMMITTED_META, columns, strict=True):
+        rows = rows.append_column(field, pa.chunked_array([column], field.type))
+    after = _after(before, lateness.seen, positions)
+    return Judged(Batch(rows, loaded.rejects), counts, lateness.seen.watermark, after)
+
+
+def _begun(loaded: Loaded, state: AnchorState, epochs: Mapping[str, int]) -> dict[Partition, PartitionState]:
+    """Give the partitions' states, with those that begin here, or begin again in a new epoch."""
+    partitions = dict(state.partitions)
+    for partition, first in loaded.firsts.items():
+        epoch = epochs.get(partition[0], 0)
+        if partition not in partitions or partitions[partition].epoch != epoch:
+            partitions[partition] = PartitionState(epoch, first)
+    return partitions
+
+
+def _seen(partitions: Mapping[Partition, PartitionState], watermark_ms: int | None) -> Seen:
+    return Seen(
+        watermark_ms,
+        {p: s.event_time for p, s in partitions.items() if s.event_time is not None},
+        {p: s.active for p, s in partitions.items() if s.active is not None},
+    )
+
+
+def _lateness(
+    contract: Contract,
+    rows: pa.Table,
+    groups: Groups,
+    seen: Seen,
+    now_ms: int,
+) -> Lateness:
+    times = groups.ordered(_milliseconds(rows["_event_time"]))
+    caps = groups.ordered(_milliseconds(rows["_ingested_at"])) + contract.event_time.max_future_skew_ms
+    return judge_lateness(times, caps, groups, seen, rule=contract.event_time, now_ms=now_ms)
+
+
+def _milliseconds(column: pa.ChunkedArray) -> Ints:
+    micros = int64s(column.cast(pa.int64()))
+    return np.where(micros == NONE, NONE, micros // 1000) if column.null_count else micros // 1000
+
+
+def _resent(
+    rows: pa.Table, groups: Groups, partitions: Mapping[Partition, PartitionState]
+) -> tuple[Flags, Mapping[Partition, tuple[int, int]]]:
+    highest = {
+        p: (NONE if s.major is None else s.major, NONE if s.minor is None else s.minor)
+        for p, s in partitions.items()
+        if s.major is not None or s.minor is not None
+    }
+    major, minor = rows["_position_major"], rows["_position_minor"]
+    if major.null_count == len(rows) == minor.null_count:  # plain events
+        return np.zeros(len(rows), np.bool_), highest
+    snapshot = rows["_snapshot"]
+    judged = np.ones(len(rows), np.bool_)
+    if snapshot.null_count < len(rows):
+        judged = ~pc.fill_null(pc.equal(snapshot, "incremental"), False).to_numpy()
+    return judge_resent(
+        groups.ordered(int64s(major)), groups.ordered(int64s(minor)), groups.ordered(judged), groups, highest
+    )
+
+
+def _epoch_column(loaded: Loaded, epochs: Mapping[str, int]) -> pa.Array:
+    values = [epochs.get(topic, 0) for topic in loaded.topics]
+    if len(set(values)) == 1:
+        return pa.array(np.full(len(loaded.rows), values[0], np.int32))
+    which = pc.index_in(loaded.rows["_topic"], value_set=pa.array(loaded.topics)).combine_chunks()
+    return pa.array(values, pa.int32()).take(which)
+
+
+def _after(
+    before: Mapping[Partition, PartitionState], seen: Seen, positions: Mapping[Partition, tuple[int, int]]
+) -> dict[Partition, PartitionState]:
+    def known(value: int) -> int | None:
+        return None if value == NONE else value
+
+    after = {}
+    for partition, state in before.items():
+        major, minor = positions.get(partition, (NONE, NONE))
+        after[partition] = PartitionState(
+            state.epoch,
+            state.begins,
+            seen.highest.get(partition),
+            known(major),
+            known(minor),
+            seen.active.get(partition),
+            state.end,
+        )
+    return after
