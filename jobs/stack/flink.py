@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
 import sys
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -70,7 +71,13 @@ def prepare(place: Place) -> None:
         (place.folder / name).mkdir(parents=True, exist_ok=True)
     if not CONFIGURATION.exists():
         raise StackError(f"{CONFIGURATION} is missing: it is part of the project, restore it")
-    text = configuration(CONFIGURATION.read_text(encoding="utf-8"), {**own_settings(place), **place.settings})
+    write_client(place, {**own_settings(place), **place.settings})
+
+
+def write_client(place: Place, settings: Mapping[str, str]) -> None:
+    """Write what `flink run` reads: the project's configuration with settings over it, and the library folder."""
+    place.log.mkdir(parents=True, exist_ok=True)
+    text = configuration(CONFIGURATION.read_text(encoding="utf-8"), settings)
     write(place.folder / "conf" / "config.yaml", text, 0o644)
     for logging in (distribution() / "conf").glob("log*"):
         shutil.copy(logging, place.folder / "conf" / logging.name)
@@ -97,11 +104,14 @@ def processes(place: Place) -> tuple[Process, ...]:
 def missing(place: Place) -> str | None:
     """Say what is missing until a job can be submitted."""
     try:
-        answer = httpx.get(f"http://{address(place)}/overview", timeout=2.0, trust_env=False)
-        overview = answer.json() if answer.status_code == httpx.codes.OK else {}
-    except (httpx.HTTPError, ValueError):
+        answer = httpx.get(f"http://{address(place)}/taskmanagers", timeout=2.0, trust_env=False)
+        found = answer.json()["taskmanagers"] if answer.status_code == httpx.codes.OK else None
+    except (httpx.HTTPError, ValueError, KeyError):
+        found = None
+    if found is None:
         return "the JobManager does not answer yet"
-    if not overview.get("taskmanagers") or not overview.get("slots-total"):
+    # A TaskManager that was killed stays on the list for a while: only one that listens counts.
+    if not any(task_manager["slotsNumber"] and _listens(task_manager["path"]) for task_manager in found):
         return "no TaskManager has registered yet"
     return None
 
@@ -114,6 +124,18 @@ def address(place: Place) -> str:
 def _command(place: Place, name: str) -> tuple[str, ...]:
     port = {"metrics.reporter.prom.port": str(place.ports[name])}
     return command(name, distribution(), place.folder, place.log / f"{name}.log", port)
+
+
+def _listens(path: str) -> bool:
+    """Say whether the actor system in a path like pekko.tcp://flink@127.0.0.1:40001/user/... listens."""
+    found = re.search(r"@([^:/]+):(\d+)/", path)
+    if not found:
+        return False
+    try:
+        with socket.create_connection((found[1], int(found[2])), timeout=1.0):
+            return True
+    except OSError:
+        return False
 
 
 def _replaced(line: str, settings: Mapping[str, str]) -> bool:

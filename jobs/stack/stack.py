@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from jobs.stack import flink, ports, processes
+from jobs.stack import flink, ports, processes, s3, schema_registry
 from jobs.stack.component import Component, Place, Process
 from jobs.stack.components import COMPONENTS
 from jobs.stack.errors import NotRunning, StackError
@@ -170,6 +170,21 @@ class Stack:
     def flink_environment(self) -> dict[str, str]:
         """What `bin/flink` needs in its environment to use this cluster."""
         return flink.environment(self.place("flink"))
+
+    @property
+    def s3_environment(self) -> dict[str, str]:
+        """The AWS_* variables with which a lake on the stack's S3 server is opened; they hold its secret."""
+        return s3.client_environment(self.place("s3"))
+
+    @property
+    def lake(self) -> str:
+        """The URI of a lake on the stack's S3 server."""
+        return f"s3://{s3.BUCKET}"
+
+    @property
+    def registry_url(self) -> str:
+        """The schema registry's Confluent API, as a contract names it."""
+        return schema_registry.url(self.place("registry"))
 
     def address(self, component: str) -> str:
         """Give what a user connects to; raises NotRunning for a component that this home has never started."""
