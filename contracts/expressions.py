@@ -80,7 +80,10 @@ def _parsed(sql: str) -> Any:
         written = _connection().execute("SELECT json_serialize_sql(?)", [f"SELECT ({sql}\n)"]).fetchone()
     except duckdb.Error as error:
         raise ValueError(_first_line(error)) from None
-    tree: dict[str, Any] = json.loads(written[0]) if written else {"error": True}
+    try:
+        tree: dict[str, Any] = json.loads(written[0]) if written else {"error": True}
+    except RecursionError:
+        raise ValueError("the expression is nested too deeply") from None
     if tree["error"]:
         raise ValueError(str(tree.get("error_message", "this is not SQL")).splitlines()[0])
     selects = [statement["node"] for statement in tree["statements"]]

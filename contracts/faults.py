@@ -21,7 +21,8 @@ class Fault:
     def __str__(self) -> str:
         place = f"{self.file}:{self.line}" if self.line else self.file
         inside = f" {self.path}:" if self.path else ""
-        return f"{place}:{inside} {self.message}. {self.remedy}."
+        end = "" if self.remedy.endswith("?") else "."
+        return f"{place}:{inside} {self.message}. {self.remedy}{end}"
 
 
 class ContractError(Exception):

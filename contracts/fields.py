@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from contracts.faults import Faults, Place
-from contracts.masking import read_mask
+from contracts.masking import MASK_KINDS, read_mask
 from contracts.model import Derived, Envelope, Field, Mask
 from contracts.odcs import Settings, settings_at
 from contracts.types import STORED, ColumnType, parse_type
@@ -57,6 +57,7 @@ class Columns:
     places: dict[str, Place]
     settings: dict[str, Settings]
     written: dict[str, Mapping[str, Any]]
+    untyped: set[str]  # columns whose type is a fault: nothing more can be said about them
 
     @property
     def types(self) -> dict[str, ColumnType]:
@@ -71,7 +72,7 @@ class Columns:
 
 def read_columns(table: Mapping[str, Any], place: Place, envelope: Envelope, faults: Faults) -> Columns:
     """Read the columns of the contract's table; notes every fault and leaves faulty columns out."""
-    columns = Columns([], [], (), {}, {}, {})
+    columns = Columns([], [], (), {}, {}, {}, set())
     partitions: list[tuple[int, int, str]] = []
     for index, written in enumerate(table.get("properties") or []):
         here = (*place, "properties", index)
@@ -83,6 +84,9 @@ def read_columns(table: Mapping[str, Any], place: Place, envelope: Envelope, fau
         columns.written.setdefault(name, written)
         kind = _type(written, here, faults)
         if kind is None:
+            columns.untyped.add(name)
+            if _is_private(written) and "mask" not in settings:
+                _unmasked(f"the column {name!r} is private", here, faults)
             continue
         if "timeUnit" in settings and not (envelope is Envelope.PLAIN and (is_day(kind) or kind.name == "time")):
             remedy = "Leave it out: Debezium's numbers have the unit of the source type"
@@ -161,11 +165,11 @@ def _type(written: Mapping[str, Any], place: Place, faults: Faults) -> ColumnTyp
     except ValueError as error:
         enumeration = _enumeration(declared, written)
         if enumeration is None:
-            faults.add((*place, "physicalType"), str(error), _type_remedy(declared))
+            faults.add((*place, "physicalType"), str(error).partition(";")[0], _type_remedy(declared))
             return None
         kind = enumeration
     logical = LOGICAL.get(kind.name, frozenset({"string"}))
-    if written["logicalType"] not in logical:
+    if "logicalType" in written and written["logicalType"] not in logical:
         message = f"logicalType {written['logicalType']!r} does not go with physicalType {declared!r}"
         faults.add((*place, "logicalType"), message, f"Write {' or '.join(sorted(logical))}")
     return kind
@@ -207,7 +211,7 @@ def _check_key(columns: Columns, faults: Faults) -> None:
     positions = [field.key_position for field in keyed]
     for field in keyed:
         if positions.count(field.key_position) > 1:
-            remedy = "Give each key column its primaryKeyPosition: 1, 2, ..."
+            remedy = "Give each key column its primaryKeyPosition: 1, 2, 3"
             place = (*columns.places[field.name], "primaryKeyPosition")
             faults.add(place, f"two key columns have the position {field.key_position}", remedy)
 
@@ -218,7 +222,7 @@ def _check_partitions(columns: Columns, faults: Faults) -> None:
             continue
         place = (*columns.places[column.name], "partitioned")
         mask = column.mask.kind if column.mask else None
-        if mask in ("drop", "encrypt"):
+        if mask == "drop" or (mask and not MASK_KINDS[mask].repeatable):
             remedy = "Partition by another column, or mask it repeatably"
             faults.add(place, f"tables cannot be partitioned by a column with the mask {mask!r}", remedy)
         if not is_scalar(column.type) or pa.types.is_floating(column.type.arrow) or column.type.name == "bytea":

@@ -59,10 +59,13 @@ def _read(path: Path, environment: Mapping[str, str]) -> tuple[Contract | None, 
     except ContractError as error:
         return None, list(error.faults)
     faults = Faults(document.file, document.lines)
-    find_secrets(document, faults)
-    if not check_standard(document, faults):
+    try:
+        find_secrets(document, faults)
+        readable = check_standard(document, faults)
+        return _contract(document, environment, faults) if readable else None, faults.found
+    except RecursionError:
+        faults.add((), "the contract is nested too deeply", "A contract needs about ten levels")
         return None, faults.found
-    return _contract(document, environment, faults), faults.found
 
 
 def _contract(document: Document, environment: Mapping[str, str], faults: Faults) -> Contract | None:
@@ -124,7 +127,7 @@ def _rules(
     value: Mapping[str, Any], table: Mapping[str, Any], columns: Columns, settings: Settings, faults: Faults
 ) -> Rules:
     """Give all rules: the key's own, those of each column, of the table, and of service levels with an action."""
-    rules = Rules(columns.types, read_references(settings), faults, [], [])
+    rules = Rules(columns.types, read_references(settings), faults, columns.untyped)
     keys = {field.name for field in columns.fields if field.key_position is not None}
     if keys:
         rules.add("key_present", {}, Spot(TABLE, None, "quarantine"))

@@ -31,27 +31,30 @@ MASK_KINDS: dict[str, MaskKind] = {
     "drop": MaskKind("Nothing: the column reaches no table.", "", False, lambda _: True, "any"),
     "constant": MaskKind("The given value, or null.", "`value`", False, is_scalar, "any but arrays and points"),
     "keep_first": MaskKind(
-        "The first n characters, the rest as fill characters.", "`n`, `fill` (default `*`)", False, is_text, "text"
+        "The first n characters, the rest as fill characters; all fill for n or fewer.",
+        "`n`, `fill` (default `*`)", False, is_text, "text",
     ),
     "keep_last": MaskKind(
-        "The last n characters, the rest as fill characters.", "`n`, `fill` (default `*`)", False, is_text, "text"
+        "The last n characters, the rest as fill characters; all fill for n or fewer.",
+        "`n`, `fill` (default `*`)", False, is_text, "text",
     ),
     "hash": MaskKind(
         "HMAC-SHA-256 in full, as text: equal values stay equal, nothing leads back.",
-        "`keyId`", True, is_scalar, "any but arrays and points", on_keys=True,
+        "`keyId`", True, lambda _: True, "any", on_keys=True,
     ),
     "email_hash": MaskKind("The local part hashed, the domain kept.", "`keyId`", True, is_text, "text"),
     "tokenise": MaskKind(
         "AES-SIV, as text: equal values stay equal, the key leads back.",
-        "`keyId`", True, is_scalar, "any but arrays and points", on_keys=True,
+        "`keyId`", True, lambda _: True, "any", on_keys=True,
     ),
     "encrypt": MaskKind(
         "AES-GCM, as text: equal values differ, the key leads back.",
-        "`keyId`", True, is_scalar, "any but arrays and points", repeatable=False,
+        "`keyId`", True, lambda _: True, "any", repeatable=False,
     ),
     "fpe_digits": MaskKind(
-        "FF1 on the digits: other digits in the same places, the key leads back.",
-        "`keyId`", True, lambda c: is_text(c) or bool(pa.types.is_integer(c.arrow)), "text, integers", on_keys=True,
+        # Not for keys: what has fewer than six digits cannot be encrypted and becomes fill characters.
+        "FF1 on the digits: other digits in the same places, the key leads back; `*` for fewer than six digits.",
+        "`keyId`", True, lambda c: is_text(c) or bool(pa.types.is_integer(c.arrow)), "text, integers",
     ),
     "truncate_date": MaskKind(
         "The first day of the month or year, or the day.", "`to`: `day`, `month`, `year`", False, is_day,

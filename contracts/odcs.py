@@ -17,6 +17,7 @@ from contracts.faults import Faults, Place
 
 VENDOR = "tidegate"
 LONGEST_MESSAGE = 160  # characters of a JSON Schema message, which repeats what it was given
+UNKNOWN_NAME = frozenset({"additionalProperties", "unevaluatedProperties"})  # violations that do not hide what is known
 
 
 @dataclass(frozen=True)
@@ -31,21 +32,25 @@ Settings = Mapping[str, Setting]
 
 
 def check_standard(document: Document, faults: Faults) -> bool:
-    """Note every violation of ODCS; gives whether the document can be read on (its shape is right)."""
+    """Note every violation of ODCS; gives whether what is there is where it belongs, so that it can be read on."""
     if not isinstance(document.value, dict):
         faults.add((), "a contract is a mapping of names to values", "Begin with `apiVersion: v3.2.0`")
         return False
-    before = len(faults.found)
+    readable = True
     untyped = {place for place, column in columns_of(document.value) if "logicalType" not in column}
     for place in sorted(untyped, key=str):
         faults.add(place, "the column has no logicalType", "Add one, such as `logicalType: string`")
     for error in _standard().iter_errors(document.value):
         # Without a logicalType every conditional part of the standard's schema applies: one fault is enough.
-        if not any(tuple(error.absolute_path)[: len(place)] == place for place in untyped):
+        if any(tuple(error.absolute_path)[: len(place)] == place for place in untyped):
+            continue
+        readable &= error.validator in UNKNOWN_NAME
+        # The standard's schema says the same twice.
+        if error.validator != "unevaluatedProperties" or tuple(error.absolute_path):
             _add(error, (), faults, "Correct it as the Open Data Contract Standard v3.2 says")
     if not str(document.value.get("apiVersion", "v3")).startswith("v3."):
         faults.add(("apiVersion",), "Tidegate reads version 3 of the standard", "Write `apiVersion: v3.2.0`")
-    return len(faults.found) == before
+    return readable
 
 
 def columns_of(value: Any) -> Iterator[tuple[Place, Mapping[str, Any]]]:
@@ -82,7 +87,12 @@ def valid(value: Any, definition: str, place: Place, faults: Faults) -> bool:
     """Check a value against one definition of tidegate.schema.json; notes every fault."""
     before = len(faults.found)
     for error in _part(definition).iter_errors(value):
-        _add(error, place, faults, "See docs/contracts.md for what may stand here")
+        if error.validator == "enum" and isinstance(error.instance, str):
+            choices = [choice for choice in error.validator_value if choice is not None]
+            remedy = suggestion(error.instance, choices)
+            faults.add((*place, *error.absolute_path), f"unknown value {error.instance!r}", remedy)
+        else:
+            _add(error, place, faults, "See docs/contracts.md for what may stand here")
     return len(faults.found) == before
 
 
@@ -123,12 +133,12 @@ def _part(definition: str) -> Draft201909Validator:
 
 
 def _add(error: ValidationError, place: Place, faults: Faults, remedy: str) -> None:
-    message = error.message if len(error.message) <= LONGEST_MESSAGE else _shorter(error)
+    message = error.message
+    if isinstance(error.schema, dict) and "x-message" in error.schema:
+        message = error.schema["x-message"]
+    elif len(message) > LONGEST_MESSAGE:
+        message = f"the value does not meet {error.validator!r} of the schema"
     faults.add((*place, *error.absolute_path), message, remedy)
-
-
-def _shorter(error: ValidationError) -> str:
-    return f"the value does not meet {error.validator!r} of the schema"
 
 
 def _items(holder: Any, name: str) -> Iterator[tuple[Place, Mapping[str, Any]]]:

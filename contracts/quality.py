@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -75,8 +76,9 @@ class Rules:
     columns: Mapping[str, ColumnType]
     references: Mapping[str, tuple[str, ...]]
     faults: Faults
-    rules: list[Rule]
-    places: list[Place]
+    untyped: Set[str] = frozenset()  # columns of the contract that have no type
+    rules: list[Rule] = dataclasses.field(default_factory=list)
+    places: list[Place] = dataclasses.field(default_factory=list)
 
     def add(self, kind: str, arguments: dict[str, Any], spot: Spot) -> None:
         """Note one rule, after checking that its name is new and that its kind and arguments fit its column."""
@@ -91,6 +93,8 @@ class Rules:
             self.places.append(spot.place)
 
     def _arguments(self, kind: str, given: dict[str, Any], spot: Spot) -> dict[str, Any] | None:
+        if spot.field in self.untyped:
+            return None
         takes, column = RULE_KINDS[kind].takes, self.columns.get(spot.field or "")
         if column is None or takes is None:
             remedy = suggestion(spot.field, self.columns) if spot.field else "Add `field`, or move it to the column"

@@ -76,6 +76,8 @@ def read_registry(settings: Settings, environment: Mapping[str, str], faults: Fa
         return None
     setting = settings["registry"]
     address = expand(setting.value, environment, setting, faults).rstrip("/")
+    if not address:
+        return None
     try:
         parts = urlsplit(address)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0

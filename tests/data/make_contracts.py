@@ -1,6 +1,7 @@
-"""Writes the contracts of the corpus: one per captured table and encoding, without masks, to be compared with the truth.
+"""Writes the contracts of the corpus, one per captured table and encoding.
 
-Run `python tests/data/make_contracts.py` after a change; tests/contracts/test_corpus_contracts.py fails when they are stale.
+They have no masks, so that the tables can be compared with the truth. Run `python tests/data/make_contracts.py` after
+a change; tests/contracts/test_corpus_contracts.py fails when the files are stale.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ SIGNAL = "id varchar(64) key, type varchar(32) not null, data varchar(2048)"
 TABLES = {
     "users": """id bigint key, email text not null, name varchar(80), status user_status not null,
         balance numeric(12,2) not null, prefs text, created_at timestamptz not null, updated_at timestamp(3)""",
-    "products": "sku text key, name text not null, price numeric(10,2) not null, stock int not null, tags text[], pid int",
+    "products": """sku text key, name text not null, price numeric(10,2) not null, stock int not null, tags text[],
+        pid int""",
     # Schemaless JSON does not say the scale, which changed from 2 to 4: the older, more frequent one is declared.
     "orders": """id bigint key, user_id bigint not null, sku text not null, qty bigint not null,
         amount numeric(14,4) in json numeric(12,2), state text not null, remark text was note,
         created_at timestamptz not null, channel text, prio smallint""",
-    "order_items": "order_id bigint key, line_no smallint key, sku text not null, qty int not null, price numeric(10,2)",
+    "order_items": """order_id bigint key, line_no smallint key, sku text not null, qty int not null,
+        price numeric(10,2)""",
     "audit_nopk": "at timestamptz, actor text, what text",
     "audit_full": "at timestamptz, actor text, what text",
     "accounts_full": "id int key, owner text, balance numeric(12,2), blob text",
@@ -59,8 +62,8 @@ LOGICAL = {
 }  # fmt: skip
 
 _TYPE = re.compile(
-    r"(?P<type>(?:double precision|bit varying|[a-z_0-9]+)(?:\([\d,]+\))?(?:\[\])?)(?P<key> key)?(?P<required> not null)?"
-    r"(?: was (?P<was>\w+))?(?: in json (?P<json>.+))?$"
+    r"(?P<type>(?:double precision|bit varying|[a-z_0-9]+)(?:\([\d,]+\))?(?:\[\])?)"
+    r"(?P<key> key)?(?P<required> not null)?(?: was (?P<was>\w+))?(?: in json (?P<json>.+))?$"
 )
 
 
