@@ -24,7 +24,9 @@ app.add_typer(contract_app, name="contract")
 out, err = Console(), Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-LakeUri = Annotated[str, typer.Option("--lake", envvar=LAKE_VARIABLE, help="Folder or s3://bucket/prefix of the tables.")]
+LakeUri = Annotated[
+    str, typer.Option("--lake", envvar=LAKE_VARIABLE, help="Folder or s3://bucket/prefix of the tables.")
+]
 Kafka = Annotated[str, typer.Option("--kafka", envvar=KAFKA_VARIABLE, help="Kafka's HOST:PORT.")]
 KafkaConfig = Annotated[
     Path | None, typer.Option("--kafka-config", help="Kafka client properties (SASL, TLS); secrets stay in this file.")
@@ -43,7 +45,9 @@ def _version(value: bool) -> None:
 
 @app.callback()
 def root(
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
 ) -> None:
     """Trustworthy Delta Lake tables from Kafka change data, on Apache Flink."""
 
@@ -55,7 +59,7 @@ def demo(
     home: Annotated[Path, typer.Option(help="Folder for logs, state and the local tables.")] = Path(".tidegate/demo"),
 ) -> None:
     """Run the main job on real Kafka and Flink with a sample of real change data, and show what came of it."""
-    from jobs.demo.run import run_demo
+    from jobs.demo import run_demo
 
     run_demo(out, home=home, lake=lake, keep=keep)
 
@@ -75,7 +79,8 @@ def run(
         bool, typer.Option("--until-caught-up", help="Stop when every partition has reached the end seen at the start.")
     ] = False,
     supervise: Annotated[
-        bool, typer.Option("--supervise", help="Stay, and submit again from the Delta log when the cluster lost the job.")
+        bool,
+        typer.Option("--supervise", help="Stay, and submit again from the Delta log when the cluster lost the job."),
     ] = False,
     new_epoch: Annotated[
         list[str] | None, typer.Option("--new-epoch", help="Go on with a topic that was recreated (repeatable).")
@@ -109,8 +114,12 @@ def run(
 def status(
     lake: LakeUri,
     contracts: Contracts,
-    kafka: Annotated[str | None, typer.Option("--kafka", envvar=KAFKA_VARIABLE, help="Kafka's HOST:PORT; for the lag.")] = None,
-    cluster: Annotated[str | None, typer.Option("--cluster", envvar=CLUSTER_VARIABLE, help="Flink's HOST:PORT.")] = None,
+    kafka: Annotated[
+        str | None, typer.Option("--kafka", envvar=KAFKA_VARIABLE, help="Kafka's HOST:PORT; for the lag.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", envvar=CLUSTER_VARIABLE, help="Flink's HOST:PORT.")
+    ] = None,
     kafka_config: KafkaConfig = None,
     name: Pipeline = "main",
     as_json: Json = False,
@@ -148,7 +157,9 @@ def resume(
     stream: str,
     lake: LakeUri,
     name: Pipeline = "main",
-    cluster: Annotated[str | None, typer.Option("--cluster", envvar=CLUSTER_VARIABLE, help="Flink's HOST:PORT.")] = None,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", envvar=CLUSTER_VARIABLE, help="Flink's HOST:PORT.")
+    ] = None,
 ) -> None:
     """Let a paused or parked stream go on: the running job is submitted again from the Delta log."""
     from jobs.pausing import resume_stream

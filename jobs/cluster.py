@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pyflink
 
 from jobs.errors import ClusterUnreachable, JobRefused
 
@@ -57,7 +58,9 @@ class Cluster:
         if not trace:
             return None
         lines = [line for line in trace.splitlines() if line.strip() and not line.lstrip().startswith(("at ", "..."))]
-        named = [line.strip() for line in lines if re.match(r"^(?:lakehouse|jobs|udfs|contracts)\.[\w.]+: ", line.strip())]
+        named = [
+            line.strip() for line in lines if re.match(r"^(?:lakehouse|jobs|udfs|contracts)\.[\w.]+: ", line.strip())
+        ]
         return named[-1].split(": ", 1)[1] if named else lines[-1].strip()
 
     def cancel(self, job_id: str, timeout_seconds: float = 60.0) -> None:
@@ -74,8 +77,6 @@ class Cluster:
 
         `environment` names the Flink configuration and library folders. Raises JobRefused with the client's words.
         """
-        import pyflink
-
         flink = Path(pyflink.__file__).parent / "bin" / "flink"
         job = Path(__file__).parent / "ingest.py"
         python = ["-pyexec", sys.executable, "-pyclientexec", sys.executable]
@@ -106,6 +107,8 @@ class Cluster:
 
 def _last_words(output: str) -> str:
     """Give the sentence that explains a failed `flink run`: the last line of a Python or Java error."""
-    causes = [line for line in output.splitlines() if re.match(r"^(?:Caused by: )?[\w.$]+(?:Error|Exception|Refused)", line)]
+    causes = [
+        line for line in output.splitlines() if re.match(r"^(?:Caused by: )?[\w.$]+(?:Error|Exception|Refused)", line)
+    ]
     said = causes[-1] if causes else output.strip().splitlines()[-1] if output.strip() else "no output"
     return f"`flink run` did not submit the job: {said.removeprefix('Caused by: ')}"

@@ -12,12 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
+from pyflink.fn_execution import coder_impl_fast
 
 
 def hand_over_arrow_columns() -> None:
     """Make PyFlink's Arrow coder give pyarrow arrays; call once in a worker, before its first batch."""
-    from pyflink.fn_execution import coder_impl_fast
-
     coder_impl_fast.arrow_to_pandas = _columns
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -29,17 +30,22 @@ def build(environment: StreamExecutionEnvironment, settings: IngestSettings) -> 
     # One DataStream for all branches: a table would be planned, and its source read, once a branch.
     announced = tables.to_data_stream(tables.sql_query(statement("announced")))
     tables.create_temporary_view("announced", tables.from_data_stream(announced))
-    branches = [_watermarked(tables, contract) for contract in contracts]
-    tables.create_temporary_view("watermarked", _union(branches))
-    tables.create_temporary_view("staged", tables.sql_query(statement("staged")))
-    tables.create_temporary_view(
-        "windowed", tables.sql_query(statement("windowed", seconds=f"{settings.commit_seconds}"))
-    )
     tables.execute_sql(statement("reports"))
     statements = tables.create_statement_set()
-    statements.add_insert_sql(statement("commit"))
+    for lane, streams in enumerate(lanes(contracts, settings.commit_lanes)):
+        tables.create_temporary_view(f"watermarked_{lane}", _union([_watermarked(tables, c) for c in streams]))
+        tables.create_temporary_view(f"staged_{lane}", tables.sql_query(statement("staged", lane=lane)))
+        windowed = statement("windowed", lane=lane, seconds=f"{settings.commit_seconds}")
+        tables.create_temporary_view(f"windowed_{lane}", tables.sql_query(windowed))
+        statements.add_insert_sql(statement("commit", lane=lane))
     statements.attach_as_datastream()
-    _name(environment, contracts)
+    name_operators(environment, contracts, settings.commit_lanes)
+
+
+def lanes(contracts: Sequence[Contract], number: int) -> list[list[Contract]]:
+    """Deal the streams out to commit lanes: a stream whose commit is slow holds up only the others of its lane."""
+    dealt = [list(contracts[lane::number]) for lane in range(number)]
+    return [lane for lane in dealt if lane]
 
 
 def _functions(tables: StreamTableEnvironment, settings: IngestSettings) -> None:
@@ -100,33 +106,37 @@ def subscription(contracts: Sequence[Contract]) -> dict[str, str]:
 # What the planner calls an operator -> what the dashboard shows, so that the job reads like the design's picture.
 NAMES = (
     (re.compile(r"^Source: records"), "kafka"),
-    (re.compile(r"^PythonCalc\[\d+\]"), "python"),
+    (re.compile(r"^PythonCalc\[\d+\]"), "refine"),
+    (re.compile(r"^Correlate"), "sections"),
+    (re.compile(r"^WatermarkAssigner"), "staged"),
     (re.compile(r"^WindowAggregate"), "window"),
     (re.compile(r"^Sink: reports"), "reports"),
-    (re.compile(r"^WatermarkAssigner"), "watermark"),
-    (re.compile(r"^Correlate"), "sections"),
 )
 
 
-def _name(environment: StreamExecutionEnvironment, contracts: Sequence[Contract]) -> None:
-    """Give every operator of the graph its dashboard name and a uid that is the same in each submission."""
-    seen: dict[int, Any] = {}
+def name_operators(environment: StreamExecutionEnvironment, contracts: Sequence[Contract], number: int) -> None:
+    """Give every operator its dashboard name, and a uid that is the same in each submission of the same contracts."""
+    found: dict[int, Any] = {}
     for root in environment._j_stream_execution_environment.getTransformations():
-        _collect(root, seen)
-    used: dict[str, int] = {}
-    python = iter(("refine", "commit"))
-    streams = iter(contract.stream for contract in contracts)
-    for transformation in (seen[key] for key in sorted(seen)):
-        name = transformation.getName()
-        for pattern, shown in NAMES:
-            if pattern.match(name):
-                name = next(python) if shown == "python" else shown
-        if name == "watermark":
+        _collect(root, found)
+    dealt = lanes(contracts, number)
+    streams = iter(contract.stream for lane in dealt for contract in lane)
+    committed = iter(", ".join(contract.stream for contract in lane) for lane in dealt)
+    used: Counter[str] = Counter()
+    for transformation in (found[key] for key in sorted(found)):
+        name = _shown(transformation.getName())
+        if name == "staged":
             name = f"staged: {next(streams)}"
-        used[name] = used.get(name, 0) + 1
+        elif name == "refine" and used["refine"]:
+            name = f"commit: {next(committed)}"
+        used[name] += 1
         transformation.setName(name)
         if not transformation.getClass().getSimpleName().startswith(("Union", "Partition")):
             transformation.setUid(f"{name}-{used[name]}")
+
+
+def _shown(planned: str) -> str:
+    return next((shown for pattern, shown in NAMES if pattern.match(planned)), planned)
 
 
 def _collect(transformation: Any, seen: dict[int, Any]) -> None:

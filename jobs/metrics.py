@@ -27,7 +27,7 @@ class NoMetrics:
 
 
 class FlinkMetrics:
-    """Metrics in Flink's metric group `tidegate`; a label becomes a user-scope group, which Prometheus shows as a label."""
+    """Metrics in Flink's group `tidegate`; a (label, value) pair becomes a group of its own."""
 
     def __init__(self, context: Any) -> None:
         self._root = context.get_metric_group().add_group("tidegate")

@@ -7,11 +7,11 @@ import pyarrow as pa
 from pyflink.table.udf import FunctionContext, ScalarFunction
 
 from contracts.columns import RECORDS
+from jobs.credentials import key_ring, lake_options
 from jobs.exchange import hand_over_arrow_columns
 from jobs.metrics import FlinkMetrics
 from jobs.refinery import Refinery
 from jobs.registry import Registries
-from jobs.credentials import key_ring, lake_options
 from jobs.settings import IngestSettings
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking

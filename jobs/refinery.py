@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -117,7 +118,7 @@ def _runs(records: pa.Table) -> Iterator[tuple[str, int, int, int]]:
     for topic, start, end in _topic_runs(records):
         cuts = np.flatnonzero(np.diff(partitions[start:end])) + 1 + start
         bounds = [start, *cuts.tolist(), end]
-        for low, high in zip(bounds[:-1], bounds[1:], strict=True):
+        for low, high in pairwise(bounds):
             yield topic, int(partitions[low]), low, high
 
 
@@ -125,14 +126,12 @@ def _topic_runs(records: pa.Table) -> Iterator[tuple[str, int, int]]:
     encoded = pc.dictionary_encode(records["topic"]).combine_chunks()
     codes = encoded.indices.to_numpy()
     bounds = [0, *(np.flatnonzero(np.diff(codes)) + 1).tolist(), len(codes)]
-    for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+    for start, end in pairwise(bounds):
         if end > start:
             yield encoded.dictionary[int(codes[start])].as_py(), start, end
 
 
-def _with_event_times(
-    ranges: Mapping[Partition, Range], records: pa.Table, rows: pa.Table
-) -> tuple[Range, ...]:
+def _with_event_times(ranges: Mapping[Partition, Range], records: pa.Table, rows: pa.Table) -> tuple[Range, ...]:
     """Give the stream's own ranges with the highest event time of their accepted rows (ms)."""
     highest: dict[Partition, int] = {}
     if len(rows):

@@ -1,1 +1,1 @@
-INSERT INTO reports SELECT commit_sections(stream_name, sections) FROM windowed;
+INSERT INTO reports SELECT commit_sections(stream_name, sections) FROM windowed_${lane};

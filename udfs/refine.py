@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 
 from contracts.columns import OTHERS, refined_schema
 from contracts.model import Contract
-from udfs.changes import Changes, Normalised, Rejects, SchemaSource
+from udfs.changes import Changes, Normalised, SchemaSource
 from udfs.expressions import derive, keep_matching
 from udfs.keys import KeyRing
 from udfs.masks import mask

@@ -1,0 +1,126 @@
+"""The working part of the commit function: different streams in parallel, each by the lakehouse's one verb."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from contracts.model import Contract
+from jobs.identity import IdentityWatch
+from jobs.kafka.client import KafkaClient
+from jobs.kafka.offsets import readable_between
+from jobs.metrics import Metrics
+from jobs.settings import VERSION, IngestSettings
+from lakehouse.commit import CommitReport, StreamTables
+from lakehouse.errors import (
+    KeyPinChanged,
+    LakehouseError,
+    PartialTable,
+    RestoredTable,
+    RetryableError,
+    SchemaRefused,
+    StateMissing,
+    TableVanished,
+    TableWentBack,
+    TopicRecreated,
+    TopicTruncated,
+)
+from lakehouse.lake import Lake
+from lakehouse.parking import Parking
+from lakehouse.segments import SectionRef
+from udfs.keys import KeyRing, pinned_keys
+
+# What concerns one stream for good: it is parked and the others go on. Anything else stops the job, which starts again.
+PARKS = (
+    KeyPinChanged, PartialTable, RestoredTable, SchemaRefused, StateMissing, TableVanished, TableWentBack,
+    TopicRecreated, TopicTruncated,
+)  # fmt: skip
+PATIENCE_SECONDS = 300.0  # how long a store that does not answer is waited for before the job fails and restarts
+THREADS = 8
+
+
+@dataclass
+class Committer:
+    """Commits sections to the tables of their streams; holds table handles as caches, nothing else."""
+
+    settings: IngestSettings
+    contracts: Mapping[str, Contract]
+    lake: Lake
+    keys: KeyRing
+    kafka: KafkaClient
+    metrics: Metrics
+    sleep: Callable[[float], None] = time.sleep
+    _tables: dict[str, StreamTables] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._parking = Parking(self.lake, self.settings.pipeline)
+        self._identity = IdentityWatch(self.kafka)
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="commit")
+
+    def commit(self, sections: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """Commit each stream's sections (references as text); give a report (JSON) a stream.
+
+        Raises the first LakehouseError that is not one stream's own affair: the job then starts again.
+        """
+        running = {stream: self._pool.submit(self._commit, stream, texts) for stream, texts in sections.items()}
+        return {stream: future.result() for stream, future in running.items()}
+
+    def _commit(self, stream: str, texts: Sequence[str]) -> str:
+        if self._parking.is_parked(stream):
+            return json.dumps({"stream": stream, "parked": True})
+        refs = [SectionRef.from_text(text) for text in texts]
+        try:
+            report = self._patiently(stream, refs)
+        except PARKS as error:
+            self._parking.park(stream, str(error))
+            self.metrics.count("streams_parked", 1, stream=stream)
+            return json.dumps({"stream": stream, "parked": True})
+        self._report(stream, report)
+        return json.dumps({"stream": stream, "rows": report.rows, "seconds": round(report.seconds, 3)})
+
+    def _patiently(self, stream: str, refs: Sequence[SectionRef]) -> CommitReport:
+        """Commit, waiting for a store that does not answer; gives up after PATIENCE_SECONDS."""
+        until, wait = time.monotonic() + PATIENCE_SECONDS, 0.5
+        while True:
+            try:
+                topics = {r.topic for ref in refs for r in ref.ranges}
+                return self._stream(stream).commit(
+                    refs,
+                    gaps=self._readable_between,
+                    identity=self._identity.of(topics),
+                    now_ms=int(time.time() * 1000),
+                )
+            except RetryableError:
+                if time.monotonic() > until:
+                    raise
+                self.metrics.count("commit_retries", 1, stream=stream)
+                self.sleep(wait)
+                wait = min(wait * 2, 10.0)
+
+    def _stream(self, stream: str) -> StreamTables:
+        if stream not in self._tables:
+            contract = self.contracts[stream]
+            self._tables[stream] = StreamTables(
+                self.lake,
+                contract,
+                pipeline=self.settings.pipeline,
+                pins=pinned_keys(contract, self.keys),
+                epochs=self.settings.epochs,
+                version=VERSION,
+                max_rows=self.settings.max_rows_per_commit,
+            )
+        return self._tables[stream]
+
+    def _readable_between(self, topic: str, partition: int, after: int, before: int) -> bool:
+        return readable_between(self.kafka, topic, partition, after, before)
+
+    def _report(self, stream: str, report: CommitReport) -> None:
+        self.metrics.count("commits", 1, stream=stream)
+        self.metrics.count("commit_rows", report.rows, stream=stream)
+        self.metrics.set("commit_duration_ms", int(report.seconds * 1000), stream=stream)
+
+
+__all__ = ["Committer", "LakehouseError"]

@@ -1,0 +1,133 @@
+"""Submit a pipeline: read where the tables stand, hand Flink a fresh group with these offsets, run the job."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from contracts.load import load_contracts
+from contracts.model import Contract
+from jobs.cluster import Cluster
+from jobs.credentials import key_ring, lake_options
+from jobs.flink_client import client_environment
+from jobs.kafka.client import KafkaClient
+from jobs.kafka.offsets import fresh_group
+from jobs.settings import IngestSettings
+from jobs.start import Asked, StartPlan, plan_start
+from lakehouse.lake import Lake
+from udfs.keys import require_keys
+
+FOLDER = "_tidegate/pipelines"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks to be run; paths and names only."""
+
+    contracts: Path
+    kafka: str
+    lake: str
+    cluster: str
+    kafka_config: Path | None = None
+    keys: Path | None = None
+    pipeline: str = "main"
+    new_epochs: tuple[str, ...] = ()
+    accept_loss: bool = False
+    commit_seconds: int = 5
+
+    def to_json(self) -> str:
+        """Give the request as JSON, with absolute paths, so that it can be repeated from anywhere."""
+        paths = {k: str(v.absolute()) if isinstance(v, Path) else v for k, v in self.__dict__.items()}
+        return json.dumps(paths, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Request:
+        """Give the request that to_json wrote."""
+        read: dict[str, Any] = json.loads(text)
+        for name in ("contracts", "kafka_config", "keys"):
+            read[name] = Path(read[name]) if read[name] else None
+        return cls(**{**read, "new_epochs": tuple(read["new_epochs"])})
+
+
+class Launch:
+    """One request, checked and ready to be submitted, any number of times.
+
+    Raises ContractError, ValueError for missing mask keys, and OSError for files that cannot be read.
+    """
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.contracts: tuple[Contract, ...] = load_contracts(request.contracts, dict(os.environ))
+        self.cluster = Cluster(request.cluster)
+        require_keys(self.contracts, key_ring(str(request.keys) if request.keys else None))
+        self.plan: StartPlan | None = None
+
+    @cached_property
+    def kafka(self) -> KafkaClient:
+        """The Kafka client of the request."""
+        return KafkaClient.from_file(self.request.kafka_config, self.request.kafka)
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The lake of the request."""
+        return Lake.open(self.request.lake, lake_options())
+
+    def submit(self) -> str:
+        """Submit the job from where the tables stand now, and give its id.
+
+        Raises KafkaProblem, RunRefused, ClusterUnreachable, JobRefused.
+        """
+        self.cluster.overview()
+        request = self.request
+        asked = Asked(frozenset(request.new_epochs), request.accept_loss)
+        self.plan = plan_start(self.contracts, self.lake, request.pipeline, self.kafka, asked)
+        group = f"tidegate-{request.pipeline}-{uuid.uuid4().hex}"
+        fresh_group(self.kafka, group, self.plan.offsets)
+        settings = IngestSettings(
+            pipeline=request.pipeline,
+            contracts=str(request.contracts.absolute()),
+            kafka=request.kafka,
+            lake=self.lake.uri,
+            group=group,
+            kafka_config=str(request.kafka_config.absolute()) if request.kafka_config else None,
+            keys=str(request.keys.absolute()) if request.keys else None,
+            epochs=self.plan.epochs,
+            commit_seconds=request.commit_seconds,
+        )
+        with client_environment() as environment:
+            job_id = self.cluster.submit([settings.to_json()], environment)
+        record_run(self.lake, request, job_id)
+        return job_id
+
+
+def record_run(lake: Lake, request: Request, job_id: str) -> None:
+    """Keep in the lake which job runs the pipeline, for status, resume and the next start."""
+    entry = {"job": job_id, "submitted": time.time(), "request": json.loads(request.to_json())}
+    lake.put(f"{FOLDER}/{request.pipeline}.json", json.dumps(entry).encode())
+
+
+def last_run(lake: Lake, pipeline: str) -> Mapping[str, Any] | None:
+    """Give what record_run kept: job, submitted (s since the epoch), request; None when it was never run."""
+    data = lake.get(f"{FOLDER}/{pipeline}.json")
+    return json.loads(data) if data else None
+
+
+def restart_if_running(lake: Lake, pipeline: str, cluster: str | None) -> str | None:
+    """Cancel the pipeline's running job and submit it again from the Delta log; None when none runs."""
+    entry = last_run(lake, pipeline)
+    if entry is None:
+        return None
+    request = Request.from_json(json.dumps({**entry["request"], **({"cluster": cluster} if cluster else {})}))
+    launch = Launch(request)
+    running = launch.cluster.running(f"tidegate {pipeline}")
+    if running is None:
+        return None
+    launch.cluster.cancel(running)
+    return launch.submit()

@@ -1,0 +1,26 @@
+"""Pause and resume one stream: both are the durable parking record, and a start from the Delta log."""
+
+from __future__ import annotations
+
+from jobs.credentials import lake_options
+from jobs.errors import TidegateError
+from jobs.launch import restart_if_running
+from lakehouse.lake import Lake
+from lakehouse.parking import Parking
+
+
+def pause_stream(lake_uri: str, pipeline: str, stream: str, reason: str) -> None:
+    """Park the stream: the running job drops its sections from the next batch on; its tables stay as they are."""
+    lake = Lake.open(lake_uri, lake_options())
+    Parking(lake, pipeline).park(stream, reason)
+
+
+def resume_stream(lake_uri: str, pipeline: str, stream: str, cluster: str | None) -> str | None:
+    """Remove the stream's parking record and submit the pipeline's job again from the Delta log.
+
+    Gives the new job's id, or None when the pipeline does not run. Raises TidegateError when nothing is parked.
+    """
+    lake = Lake.open(lake_uri, lake_options())
+    if not Parking(lake, pipeline).unpark(stream):
+        raise TidegateError(f"{stream} is not paused or parked in pipeline {pipeline}")
+    return restart_if_running(lake, pipeline, cluster)

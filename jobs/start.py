@@ -1,0 +1,143 @@
+"""Where a pipeline begins: from what its tables hold, never from a checkpoint or a consumer group."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from contracts.model import Contract, Start
+from jobs.errors import KafkaProblem, RunRefused
+from jobs.kafka.client import KafkaClient
+from jobs.kafka.offsets import earliest_offsets, end_offsets, offsets_at, partitions_of, topic_ids
+from jobs.routing import reads
+from lakehouse.lake import Lake
+from lakehouse.parking import Parking
+from lakehouse.standing import Standing, standings
+
+Partition = tuple[str, int]  # topic, partition
+
+
+@dataclass(frozen=True)
+class StartPlan:
+    """What a submission needs: the offsets to read from, the topics' epochs, and the ends to be caught up with."""
+
+    offsets: Mapping[Partition, int]
+    ends: Mapping[Partition, int]  # one above the last readable record, seen now
+    epochs: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the user decided beforehand about topics that are not what they were."""
+
+    new_epochs: frozenset[str] = frozenset()
+    accept_loss: bool = False
+
+
+def plan_start(contracts: Sequence[Contract], lake: Lake, pipeline: str, kafka: KafkaClient, asked: Asked) -> StartPlan:
+    """Decide where to begin, after looking for topics that are missing, recreated, or already cut short by retention.
+
+    Raises KafkaProblem and RunRefused with every problem found, each with its values and what to do.
+    """
+    topics = resolve_topics(contracts, kafka)
+    stands = standings(lake, contracts, pipeline)
+    epochs, problems = _epochs(stands, topic_ids(kafka, topics), asked)
+    partitions = partitions_of(kafka, topics)
+    earliest, ends = earliest_offsets(kafka, partitions), end_offsets(kafka, partitions)
+    parked = {entry.stream for entry in Parking(lake, pipeline).all()}
+    offsets: dict[Partition, int] = {}
+    for contract in contracts:
+        if contract.stream in parked:
+            continue
+        own = [partition for partition in partitions if reads(contract, partition[0])]
+        begin = _begin(contract, own, earliest, ends, kafka)
+        for partition in own:
+            start = _after(stands[contract.stream], partition, epochs)
+            if start is None:
+                start = begin[partition]
+            else:
+                problems += _lost(contract, partition, start, earliest, ends, asked)
+            offsets[partition] = min(offsets.get(partition, start), start)
+    if problems:
+        raise RunRefused("the run was not started:\n" + "\n".join(f"- {problem}" for problem in problems))
+    return StartPlan({p: max(start, earliest[p]) for p, start in offsets.items()}, dict(ends), epochs)
+
+
+def _after(standing: Standing, partition: Partition, epochs: Mapping[str, int]) -> int | None:
+    """Give the offset after a stream's progress; None when it has none in the topic's present epoch."""
+    state = standing.anchor.partitions.get(partition) if standing.anchor else None
+    if state is None or state.epoch != epochs.get(partition[0], 0) or partition not in standing.progress:
+        return None
+    return standing.progress[partition] + 1
+
+
+def _epochs(stands: Mapping[str, Standing], ids: Mapping[str, str], asked: Asked) -> tuple[dict[str, int], list[str]]:
+    """Give each topic's epoch (where not 0), and what is wrong with topics that are not the ones the tables know."""
+    epochs: dict[str, int] = {}
+    problems = []
+    for topic, now in sorted(ids.items()):
+        for stream, standing in stands.items():
+            known = standing.anchor.topics.get(topic) if standing.anchor else None
+            epoch = standing.epoch(topic)
+            if known is not None and known != now:
+                epoch += 1
+                if topic not in asked.new_epochs:
+                    problems.append(
+                        f"{stream}: topic {topic} has id {now}, the tables were filled from id {known}: it was deleted "
+                        f"and created again. Go on with the new one by --new-epoch {topic}"
+                    )
+            epochs[topic] = max(epochs.get(topic, 0), epoch)
+    return {topic: epoch for topic, epoch in epochs.items() if epoch}, problems
+
+
+def resolve_topics(contracts: Sequence[Contract], kafka: KafkaClient) -> list[str]:
+    """Give the topics the contracts read; raises KafkaProblem when a named one does not exist."""
+    existing = set(kafka.topics())
+    named = {topic for contract in contracts for topic in contract.topics}
+    missing = sorted(named - existing)
+    if missing:
+        raise KafkaProblem(
+            f"Kafka at {kafka.bootstrap} has no topic {', '.join(missing)}: create it, or correct the contract"
+        )
+    matched = {t for t in existing if any(c.topic_pattern and re.fullmatch(c.topic_pattern, t) for c in contracts)}
+    return sorted(named | matched)
+
+
+def _begin(
+    contract: Contract,
+    partitions: Iterable[Partition],
+    earliest: Mapping[Partition, int],
+    ends: Mapping[Partition, int],
+    kafka: KafkaClient,
+) -> Mapping[Partition, int]:
+    """Give where a stream without progress begins."""
+    if contract.start is Start.LATEST:
+        return ends
+    if contract.start is Start.TIMESTAMP:
+        found = offsets_at(kafka, list(partitions), contract.start_timestamp_ms or 0)
+        return {**ends, **found}
+    return earliest
+
+
+def _lost(
+    contract: Contract,
+    partition: Partition,
+    start: int,
+    earliest: Mapping[Partition, int],
+    ends: Mapping[Partition, int],
+    asked: Asked,
+) -> list[str]:
+    """Say what Kafka no longer holds of what a stream still has to read."""
+    topic, number = partition
+    where = f"{contract.stream}: topic {topic} partition {number}"
+    if ends[partition] < start:
+        return [
+            f"{where} ends at offset {ends[partition]}, but the tables hold it up to {start - 1}: the topic was recreated or truncated. Go on with --new-epoch {topic}"
+        ]
+    if earliest[partition] > start and not asked.accept_loss:
+        return [
+            f"{where} begins at offset {earliest[partition]}, but the tables hold it only up to {start - 1}: offsets "
+            f"{start} to {earliest[partition] - 1} are gone. Restore them, or go on without them with --accept-loss"
+        ]
+    return []

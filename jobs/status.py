@@ -1,0 +1,173 @@
+"""How a pipeline is: per stream whether it runs, is behind or parked; per table and partition what is committed."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from contracts.load import load_contracts
+from contracts.model import Contract
+from jobs.cluster import FINISHED, Cluster
+from jobs.credentials import lake_options
+from jobs.errors import ClusterUnreachable
+from jobs.kafka.client import KafkaClient
+from jobs.kafka.offsets import end_offsets, partitions_of
+from jobs.launch import last_run
+from jobs.routing import reads
+from jobs.start import resolve_topics
+from lakehouse.lake import Lake
+from lakehouse.parking import Parking
+from lakehouse.standing import Standing, standing_of
+
+RUNNING, LEVEL, BEHIND, PARKED, STOPPED = "running", "level", "behind", "parked", "stopped"
+COLOURS = {RUNNING: "green", LEVEL: "green", BEHIND: "yellow", PARKED: "red", STOPPED: "yellow"}
+
+Partition = tuple[str, int]  # topic, partition
+
+
+@dataclass(frozen=True)
+class PartitionStatus:
+    """How far one partition is in one stream."""
+
+    topic: str
+    partition: int
+    committed: int | None  # last applied offset
+    lag: int | None  # offsets between it and the end; None without Kafka
+
+
+@dataclass(frozen=True)
+class StreamStatus:
+    """How one stream is."""
+
+    stream: str
+    state: str
+    reason: str
+    watermark_ms: int | None
+    counts: Mapping[str, int]
+    commit_age_seconds: float | None
+    tables: Mapping[str, int]  # name -> version
+    partitions: tuple[PartitionStatus, ...]
+
+
+@dataclass(frozen=True)
+class Status:
+    """How a pipeline is; healthy when no stream is parked and its job runs or has nothing to do."""
+
+    pipeline: str
+    job: str | None
+    job_state: str | None
+    streams: tuple[StreamStatus, ...]
+
+    @property
+    def healthy(self) -> bool:
+        """Say whether nothing needs attention."""
+        return all(stream.state in (RUNNING, LEVEL) for stream in self.streams)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the status as plain values."""
+        return {**dataclasses.asdict(self), "healthy": self.healthy}
+
+
+def read_status(
+    contracts: Path,
+    lake_uri: str,
+    pipeline: str,
+    *,
+    kafka: str | None,
+    cluster: str | None,
+    kafka_config: Path | None,
+) -> Status:
+    """Read how the pipeline is, from the lake, and where given from Kafka (lag) and the cluster (job)."""
+    loaded = load_contracts(contracts, dict(os.environ))
+    lake = Lake.open(lake_uri, lake_options())
+    job, job_state = _job(lake, pipeline, cluster)
+    ends = _ends(loaded, kafka, kafka_config)
+    parked = {entry.stream: entry.reason for entry in Parking(lake, pipeline).all()}
+    streams = tuple(
+        _stream(contract, standing_of(lake, contract, pipeline), ends, parked.get(contract.stream), job_state)
+        for contract in loaded
+    )
+    return Status(pipeline, job, job_state, streams)
+
+
+def _job(lake: Lake, pipeline: str, cluster: str | None) -> tuple[str | None, str | None]:
+    """Give the pipeline's job and its state, as far as the cluster tells."""
+    entry = last_run(lake, pipeline)
+    if entry is None:
+        return None, None
+    try:
+        asked = Cluster(cluster or entry["request"]["cluster"])
+        running = asked.running(f"tidegate {pipeline}")
+        return (running, "RUNNING") if running else (entry["job"], asked.state(entry["job"]) or "UNKNOWN")
+    except ClusterUnreachable:
+        return entry["job"], None
+
+
+def _ends(contracts: tuple[Contract, ...], kafka: str | None, config: Path | None) -> dict[Partition, int] | None:
+    if kafka is None:
+        return None
+    client = KafkaClient.from_file(config, kafka)
+    return dict(end_offsets(client, partitions_of(client, resolve_topics(contracts, client))))
+
+
+def _stream(
+    contract: Contract,
+    state: Standing,
+    ends: Mapping[Partition, int] | None,
+    parked: str | None,
+    job_state: str | None,
+) -> StreamStatus:
+    own = set(state.progress) | {p for p in ends or () if reads(contract, p[0])}
+    partitions = tuple(_partition(p, state.progress.get(p), ends) for p in sorted(own))
+    word, reason = _word(partitions, parked, job_state)
+    age = None if state.committed_at_ms is None else round(time.time() - state.committed_at_ms / 1000, 1)
+    counts = state.anchor.counts if state.anchor else {}
+    watermark = state.anchor.watermark_ms if state.anchor else None
+    return StreamStatus(contract.stream, word, reason, watermark, counts, age, state.versions, partitions)
+
+
+def _partition(partition: Partition, committed: int | None, ends: Mapping[Partition, int] | None) -> PartitionStatus:
+    end = None if ends is None else ends.get(partition)
+    lag = None if end is None else max(end - 1 - (-1 if committed is None else committed), 0)
+    return PartitionStatus(*partition, committed, lag)
+
+
+def _word(partitions: tuple[PartitionStatus, ...], parked: str | None, job_state: str | None) -> tuple[str, str]:
+    """Give the state's word, and why."""
+    if parked is not None:
+        return PARKED, parked
+    lag = sum(p.lag or 0 for p in partitions)
+    runs = job_state is not None and job_state not in (*FINISHED, "UNKNOWN")
+    if runs:
+        return (BEHIND, f"{lag} offsets behind") if lag else (RUNNING, "")
+    if all(p.lag == 0 for p in partitions):
+        return LEVEL, "all that Kafka holds is committed"
+    return STOPPED, "no job runs; go on with `tidegate run`"
+
+
+def show_status(status: Status, console: Console) -> None:
+    """Print the status as two tables: streams, and their partitions."""
+    streams = Table("stream", "state", "why", "read", "applied", "quarantined", "late", "watermark", "last commit")
+    for s in status.streams:
+        numbers = (f"{s.counts.get(name, 0):,}" for name in ("read", "applied", "quarantined", "late"))
+        watermark = "" if s.watermark_ms is None else time.strftime("%F %TZ", time.gmtime(s.watermark_ms / 1000))
+        age = "" if s.commit_age_seconds is None else f"{s.commit_age_seconds:.0f} s ago"
+        streams.add_row(s.stream, f"[{COLOURS[s.state]}]{s.state}[/]", s.reason, *numbers, watermark, age)
+    partitions = Table("stream", "topic", "partition", "committed offset", "lag")
+    for s in status.streams:
+        for p in s.partitions:
+            partitions.add_row(s.stream, p.topic, str(p.partition), _text(p.committed), _text(p.lag))
+    console.print(f"pipeline {status.pipeline}, job {status.job or '-'} {status.job_state or ''}", highlight=False)
+    console.print(streams, partitions)
+
+
+def _text(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
