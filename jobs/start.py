@@ -133,7 +133,8 @@ def _lost(
     where = f"{contract.stream}: topic {topic} partition {number}"
     if ends[partition] < start:
         return [
-            f"{where} ends at offset {ends[partition]}, but the tables hold it up to {start - 1}: the topic was recreated or truncated. Go on with --new-epoch {topic}"
+            f"{where} ends at offset {ends[partition]}, but the tables hold it up to {start - 1}: the topic was "
+            f"recreated or truncated. Go on with --new-epoch {topic}"
         ]
     if earliest[partition] > start and not asked.accept_loss:
         return [
