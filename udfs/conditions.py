@@ -257,6 +257,8 @@ def _scalar(value: Any, kind: pa.DataType) -> pa.Scalar:
     """Give a value of a contract as a scalar of the column's type; times without a zone are UTC."""
     if pa.types.is_decimal(kind):
         value = Decimal(str(value))
+    if pa.types.is_integer(kind):
+        value = int(value)
     if pa.types.is_timestamp(kind):
         value = datetime.fromisoformat(value) if isinstance(value, str) else value
         value = value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)

@@ -39,6 +39,9 @@ def _keep(texts: pa.StringArray, n: int, fill: str, first: bool) -> pa.StringArr
     short = pc.less_equal(hidden, 0)
     if any_true(short):
         hidden = pc.if_else(short, length, hidden)
+    if hidden.null_count:
+        # The kernel reads what lies under a null as well.
+        hidden = pc.fill_null(hidden, 0)
     fills = pc.binary_repeat(pa.scalar(fill), hidden)
     kept = _slice(texts, n, first, ascii_only)
     if any_true(short):
