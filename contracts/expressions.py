@@ -69,7 +69,10 @@ def fits(given: pa.DataType, declared: pa.DataType) -> bool:
 @functools.cache
 def _connection() -> duckdb.DuckDBPyConnection:
     connection = duckdb.connect(config={"threads": 1})
-    connection.execute("SET TimeZone = 'UTC'; SET enable_external_access = false; SET lock_configuration = true")
+    connection.execute(
+        "SET TimeZone = 'UTC'; SET autoinstall_known_extensions = false; SET autoload_known_extensions = false;"
+        "SET python_enable_replacements = false; SET enable_external_access = false; SET lock_configuration = true"
+    )
     return connection
 
 

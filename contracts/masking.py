@@ -52,9 +52,9 @@ MASK_KINDS: dict[str, MaskKind] = {
         "`keyId`", True, lambda _: True, "any", repeatable=False,
     ),
     "fpe_digits": MaskKind(
-        # Not for keys: what has fewer than six digits cannot be encrypted and becomes fill characters.
-        "FF1 on the digits: other digits in the same places, the key leads back; `*` for fewer than six digits.",
-        "`keyId`", True, lambda c: is_text(c) or bool(pa.types.is_integer(c.arrow)), "text, integers",
+        # What has fewer than six digits cannot be encrypted; udfs.rules quarantines rows with such a key.
+        "FF1 on the digits: other digits in the same places, the key leads back; all `*` for fewer than six digits.",
+        "`keyId`", True, lambda c: is_text(c) or bool(pa.types.is_integer(c.arrow)), "text, integers", on_keys=True,
     ),
     "truncate_date": MaskKind(
         "The first day of the month or year, or the day.", "`to`: `day`, `month`, `year`", False, is_day,

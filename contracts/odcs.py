@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import json
@@ -37,13 +38,14 @@ def check_standard(document: Document, faults: Faults) -> bool:
         faults.add((), "a contract is a mapping of names to values", "Begin with `apiVersion: v3.2.0`")
         return False
     readable = True
-    untyped = {place for place, column in columns_of(document.value) if "logicalType" not in column}
-    for place in sorted(untyped, key=str):
+    # Without a logicalType every conditional part of the standard's schema applies: one fault is enough.
+    whole = copy.deepcopy(document.value)
+    untyped = [(place, column) for place, column in columns_of(whole) if "logicalType" not in column]
+    for place, column in untyped:
         faults.add(place, "the column has no logicalType", "Add one, such as `logicalType: string`")
-    for error in _standard().iter_errors(document.value):
-        # Without a logicalType every conditional part of the standard's schema applies: one fault is enough.
-        if any(tuple(error.absolute_path)[: len(place)] == place for place in untyped):
-            continue
+        column["logicalType"] = "string"
+        column.pop("logicalTypeOptions", None)
+    for error in _standard().iter_errors(whole):
         readable &= error.validator in UNKNOWN_NAME
         # The standard's schema says the same twice.
         if error.validator != "unevaluatedProperties" or tuple(error.absolute_path):
@@ -53,7 +55,7 @@ def check_standard(document: Document, faults: Faults) -> bool:
     return readable
 
 
-def columns_of(value: Any) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+def columns_of(value: Any) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Give the columns of every table of a document that may be malformed, with their places."""
     for place, table in _items(value, "schema"):
         for inner, column in _items(table, "properties"):
@@ -141,7 +143,7 @@ def _add(error: ValidationError, place: Place, faults: Faults, remedy: str) -> N
     faults.add((*place, *error.absolute_path), message, remedy)
 
 
-def _items(holder: Any, name: str) -> Iterator[tuple[Place, Mapping[str, Any]]]:
+def _items(holder: Any, name: str) -> Iterator[tuple[Place, dict[str, Any]]]:
     items = holder.get(name) if isinstance(holder, dict) else None
     for index, item in enumerate(items if isinstance(items, list) else []):
         if isinstance(item, dict):

@@ -15,8 +15,8 @@ from contracts.durations import parse_duration
 from contracts.faults import Faults, Place
 from contracts.model import Action, Rule
 from contracts.odcs import VENDOR, settings_at, suggestion, valid
-from contracts.types import ColumnType
-from contracts.values import bound, is_day, is_listed, is_ordered, is_words
+from contracts.types import MICROS_UTC, ColumnType
+from contracts.values import bound, is_bounded, is_day, is_listed, is_long, is_words, limit
 
 EXTERNAL = "external"
 RULE_NAME = r"[A-Za-z0-9_.-]{1,100}"
@@ -37,26 +37,35 @@ RULE_KINDS: dict[str, RuleKind] = {
     "key_present": RuleKind("Every key column has a value (implied by a key).", "", None, "the key"),
     "pattern": RuleKind("The whole text matches an RE2 regular expression.", "`pattern`", is_words, "text"),
     "minimum": RuleKind(
-        "The value is at least the given one.", "`value`, `exclusive`", is_ordered, "numbers, dates, timestamps"
+        "The value is at least the given one.", "`value`, `exclusive`", is_bounded, "numbers, dates, timestamps"
     ),
     "maximum": RuleKind(
-        "The value is at most the given one.", "`value`, `exclusive`", is_ordered, "numbers, dates, timestamps"
+        "The value is at most the given one.", "`value`, `exclusive`", is_bounded, "numbers, dates, timestamps"
     ),
     "enum": RuleKind("The value is one of a list.", "`values`", is_listed, "any but arrays, points and bytea"),
-    "length": RuleKind("The text has min to max characters.", "`min`, `max`", is_words, "text"),
+    "length": RuleKind(
+        "There are min to max characters, bytes or items.", "`min`, `max`", is_long, "text, bytea, arrays"
+    ),
     "not_in_future": RuleKind(
         "The time is not ahead of the clock by more than the skew.",
         "`skew` (default `0 s`)",
         is_day,
         "dates, timestamps",
     ),
-    "freshness": RuleKind("The time is not older than the age.", "`maxAge`", is_day, "dates, timestamps"),
+    "freshness": RuleKind(
+        "The time is not older than the age.", "`maxAge`", is_day, "dates, timestamps; without a column, the event time"
+    ),
     "expression": RuleKind("A SQL condition over the row is true or null.", "`sql`", None, "the row"),
     "reference": RuleKind("The text is in a list of `references`.", "`list`", is_words, "text"),
 }
 
 # Options of logicalTypeOptions that say nothing about a value that the type does not say already.
 INFORMATION = frozenset({"format", "timezone", "defaultTimezone"})
+SIZES = {"minLength": "min", "maxLength": "max", "minItems": "min", "maxItems": "max"}
+
+# Kinds of rules that are about the event time when they name no column.
+OF_EVENT_TIME = frozenset({"not_in_future", "freshness"})
+EVENT_TIME = ColumnType("timestamptz", MICROS_UTC)
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,8 @@ class Rules:
         if spot.field in self.untyped:
             return None
         takes, column = RULE_KINDS[kind].takes, self.columns.get(spot.field or "")
+        if spot.field is None and kind in OF_EVENT_TIME:
+            column = EVENT_TIME
         if column is None or takes is None:
             remedy = suggestion(spot.field, self.columns) if spot.field else "Add `field`, or move it to the column"
             self.faults.add(spot.place, f"the rule {kind!r} names no column of the contract", remedy)
@@ -118,7 +129,7 @@ def _checked(
     if kind == "pattern":
         check_pattern(given["pattern"])
     elif kind in ("minimum", "maximum"):
-        return {"value": bound(given["value"], column), "exclusive": bool(given.get("exclusive", False))}
+        return {"value": limit(given["value"], column), "exclusive": bool(given.get("exclusive", False))}
     elif kind == "enum":
         return {"values": [bound(value, column) for value in given["values"]]}
     elif kind == "length":
@@ -161,12 +172,13 @@ def _options(options: Mapping[str, Any], place: Place, faults: Faults) -> Iterat
             yield option, {"value": value}, option
         elif option in ("exclusiveMinimum", "exclusiveMaximum"):
             yield option.removeprefix("exclusive").lower(), {"value": value, "exclusive": True}, option
-        elif option not in INFORMATION and option not in ("minLength", "maxLength"):
+        elif option not in INFORMATION and option not in SIZES:
             remedy = "Leave it out, or write a quality rule of kind expression"
             faults.add((*place, "logicalTypeOptions", option), f"Tidegate does not check {option!r}", remedy)
-    if "minLength" in options or "maxLength" in options:
-        option = "minLength" if "minLength" in options else "maxLength"
-        yield "length", {"min": options.get("minLength"), "max": options.get("maxLength")}, option
+    sizes = {SIZES[option]: option for option in options if option in SIZES}
+    if sizes:
+        ends = {end: options[sizes[end]] if end in sizes else None for end in ("min", "max")}
+        yield "length", ends, next(iter(sizes.values()))
 
 
 def read_quality(holder: Mapping[str, Any], field: str | None, place: Place, rules: Rules) -> None:

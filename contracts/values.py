@@ -42,6 +42,17 @@ def is_ordered(column: ColumnType) -> bool:
     return is_number(column) or is_day(column)
 
 
+def is_bounded(column: ColumnType) -> bool:
+    """Whether a minimum and a maximum mean something: as is_ordered, and exact decimal text is a number too."""
+    return is_ordered(column) or column.name == "numeric"
+
+
+def is_long(column: ColumnType) -> bool:
+    """Whether a column's values have a length: characters, bytes or items."""
+    kind = column.arrow
+    return is_words(column) or bool(pa.types.is_binary(kind) or pa.types.is_list(kind))
+
+
 def is_listed(column: ColumnType) -> bool:
     """Whether a column's values can be listed in a contract."""
     return is_scalar(column) and column.arrow != pa.binary()
@@ -74,6 +85,15 @@ def bound(value: Any, column: ColumnType) -> Any:
     except (ValueError, TypeError, OverflowError, InvalidOperation, pa.ArrowException):
         raise wrong from None
     return result
+
+
+def limit(value: Any, column: ColumnType) -> Any:
+    """Give a written minimum or maximum; a number may be finer than the column's type. Raises ValueError."""
+    if is_day(column):
+        return bound(value, column)
+    if isinstance(value, bool | str) or not Decimal(str(value)).is_finite():
+        raise ValueError(f"the value {value!r} is no number")
+    return value if isinstance(value, int) else Decimal(str(value))
 
 
 def _moment(moment: dt.datetime, zoned: bool) -> dt.datetime:
