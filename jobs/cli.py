@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -207,7 +208,7 @@ def contract_check(directory: Path, as_json: Json = False) -> None:
     except ContractError as error:
         if not as_json:
             raise
-        print(json.dumps([fault.as_dict() for fault in error.faults]))
+        print(json.dumps([dataclasses.asdict(fault) for fault in error.faults]))
         raise typer.Exit(PROBLEM) from None
     if as_json:
         print("[]")

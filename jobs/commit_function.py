@@ -39,7 +39,7 @@ class CommitSections(ScalarFunction):  # type: ignore[misc]
             metrics=FlinkMetrics(function_context),
         )
 
-    def eval(self, streams: pa.Array, sections: pa.Array) -> pd.Series:
+    def eval(self, streams: pa.Array, sections: pa.Array) -> pd.Series[str]:
         """Commit all windows that fired, each stream once."""
         names = streams.to_pylist()
         texts: dict[str, list[str]] = {}

@@ -7,17 +7,20 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 from contracts.model import Contract
 from jobs.identity import IdentityWatch
 from jobs.kafka.client import KafkaClient
 from jobs.kafka.offsets import readable_between
 from jobs.metrics import Metrics
+from jobs.refinery import refined_at_ms
 from jobs.settings import VERSION, IngestSettings
 from lakehouse.commit import CommitReport, StreamTables
 from lakehouse.errors import (
     KeyPinChanged,
     LakehouseError,
+    OtherPipeline,
     PartialTable,
     RestoredTable,
     RetryableError,
@@ -30,16 +33,19 @@ from lakehouse.errors import (
 )
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
-from lakehouse.segments import SectionRef
+from lakehouse.segments import SectionRef, collect_garbage
+from lakehouse.standing import standings
 from udfs.keys import KeyRing, pinned_keys
 
-# What concerns one stream for good: it is parked and the others go on. Anything else stops the job, which starts again.
+# What concerns one stream for good: it is parked and the others go on. Anything else restarts the job.
 PARKS = (
-    KeyPinChanged, PartialTable, RestoredTable, SchemaRefused, StateMissing, TableVanished, TableWentBack,
-    TopicRecreated, TopicTruncated,
+    KeyPinChanged, OtherPipeline, PartialTable, RestoredTable, SchemaRefused, StateMissing,
+    TableVanished, TableWentBack, TopicRecreated, TopicTruncated,
 )  # fmt: skip
 PATIENCE_SECONDS = 300.0  # how long a store that does not answer is waited for before the job fails and restarts
 THREADS = 8
+HOUSEKEEPING_SECONDS = 60.0
+SEGMENT_SAFETY_AGE = timedelta(hours=1)
 
 
 @dataclass
@@ -54,6 +60,7 @@ class Committer:
     metrics: Metrics
     sleep: Callable[[float], None] = time.sleep
     _tables: dict[str, StreamTables] = field(default_factory=dict)
+    _kept_house: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self._parking = Parking(self.lake, self.settings.pipeline)
@@ -65,6 +72,7 @@ class Committer:
 
         Raises the first LakehouseError that is not one stream's own affair: the job then starts again.
         """
+        self._keep_house()
         running = {stream: self._pool.submit(self._commit, stream, texts) for stream, texts in sections.items()}
         return {stream: future.result() for stream, future in running.items()}
 
@@ -78,7 +86,7 @@ class Committer:
             self._parking.park(stream, str(error))
             self.metrics.count("streams_parked", 1, stream=stream)
             return json.dumps({"stream": stream, "parked": True})
-        self._report(stream, report)
+        self._report(stream, report, refs)
         return json.dumps({"stream": stream, "rows": report.rows, "seconds": round(report.seconds, 3)})
 
     def _patiently(self, stream: str, refs: Sequence[SectionRef]) -> CommitReport:
@@ -117,10 +125,32 @@ class Committer:
     def _readable_between(self, topic: str, partition: int, after: int, before: int) -> bool:
         return readable_between(self.kafka, topic, partition, after, before)
 
-    def _report(self, stream: str, report: CommitReport) -> None:
-        self.metrics.count("commits", 1, stream=stream)
+    def _report(self, stream: str, report: CommitReport, refs: Sequence[SectionRef]) -> None:
+        now_ms = int(time.time() * 1000)
+        self.metrics.count("commits", report.commits, stream=stream)
         self.metrics.count("commit_rows", report.rows, stream=stream)
+        self.metrics.count("commit_retries", report.retries, stream=stream)
+        self.metrics.count("records_late", report.counts.get("late", 0), stream=stream)
         self.metrics.set("commit_duration_ms", int(report.seconds * 1000), stream=stream)
+        self.metrics.set("latency_ingest_ms", now_ms - min(refined_at_ms(ref.path) for ref in refs), stream=stream)
+        event_times = [r.max_event_time_ms for ref in refs for r in ref.ranges if r.max_event_time_ms is not None]
+        if event_times:
+            self.metrics.set("latency_event_ms", now_ms - max(event_times), stream=stream)
+        if report.watermark_ms is not None:
+            self.metrics.set("watermark_ms", report.watermark_ms, stream=stream)
 
+    def _keep_house(self) -> None:
+        """Delete segments nobody needs any more, in the background, once in HOUSEKEEPING_SECONDS."""
+        if time.monotonic() - self._kept_house > HOUSEKEEPING_SECONDS:
+            self._kept_house = time.monotonic()
+            self._pool.submit(self._collect)
 
-__all__ = ["Committer", "LakehouseError"]
+    def _collect(self) -> None:
+        try:
+            stands = standings(self.lake, list(self.contracts.values()), self.settings.pipeline)
+            progress = {stream: standing.progress for stream, standing in stands.items()}
+            collected = collect_garbage(self.lake, progress, SEGMENT_SAFETY_AGE)
+        except LakehouseError:
+            self.metrics.count("housekeeping_failures", 1)  # commits meet the same trouble, and say so
+        else:
+            self.metrics.count("segments_deleted", collected.deleted)

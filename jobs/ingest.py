@@ -57,7 +57,7 @@ def _functions(tables: StreamTableEnvironment, settings: IngestSettings) -> None
 
 def _watermarked(tables: StreamTableEnvironment, contract: Contract) -> Table:
     """Give one stream's sections with Flink's watermark on them, for the dashboard (verdicts use the durable one)."""
-    sections = tables.to_data_stream(tables.sql_query(statement("of_stream", name=contract.stream)))
+    sections = tables.to_data_stream(tables.sql_query(statement("of_stream", stream=contract.stream)))
     delay = contract.event_time.out_of_orderness_ms / 1000
     schema = (
         Schema.new_builder()

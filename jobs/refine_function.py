@@ -43,7 +43,7 @@ class RefineRecords(ScalarFunction):  # type: ignore[misc]
             metrics=metrics,
         )
 
-    def eval(self, *columns: pa.Array) -> pd.Series:
+    def eval(self, *columns: pa.Array) -> pd.Series[str]:
         """Refine one batch."""
         typed = [column.cast(field.type) for column, field in zip(columns, RECORDS, strict=True)]
         records = pa.Table.from_arrays(typed, schema=RECORDS)

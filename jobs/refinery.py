@@ -52,7 +52,7 @@ class Refinery:
         kept = [section for section in sections if section is not None]
         if not kept:
             return []
-        refs = write_segment(self.lake, f"{now_ms}-{uuid.uuid4().hex}", kept)
+        refs = write_segment(self.lake, _segment_name(now_ms), kept)
         self.metrics.count("segment_bytes", sum(ref.length for ref in refs))
         return refs
 
@@ -100,6 +100,15 @@ class Refinery:
                 found[contract.stream] = contract
         for stream, parts in slices.items():
             yield found[stream], parts[0] if len(parts) == 1 else pa.concat_tables(parts).combine_chunks()
+
+
+def _segment_name(now_ms: int) -> str:
+    return f"{now_ms}-{uuid.uuid4().hex}"
+
+
+def refined_at_ms(path: str) -> int:
+    """Give when a segment was refined (ms since the epoch), from its path."""
+    return int(path.rpartition("/")[2].partition("-")[0])
 
 
 def _sorted(records: pa.Table) -> pa.Table:
