@@ -32,6 +32,8 @@ class RuleKind:
     taken: str
 
 
+TIMES = "dates, timestamps; without a column, the event time"
+
 RULE_KINDS: dict[str, RuleKind] = {
     "required": RuleKind("The value is there.", "", lambda _: True, "any"),
     "key_present": RuleKind("Every key column has a value (implied by a key).", "", None, "the key"),
@@ -47,14 +49,9 @@ RULE_KINDS: dict[str, RuleKind] = {
         "There are min to max characters, bytes or items.", "`min`, `max`", is_long, "text, bytea, arrays"
     ),
     "not_in_future": RuleKind(
-        "The time is not ahead of the clock by more than the skew.",
-        "`skew` (default `0 s`)",
-        is_day,
-        "dates, timestamps",
+        "The time is not ahead of the clock by more than the skew.", "`skew` (default `0 s`)", is_day, TIMES
     ),
-    "freshness": RuleKind(
-        "The time is not older than the age.", "`maxAge`", is_day, "dates, timestamps; without a column, the event time"
-    ),
+    "freshness": RuleKind("The time is not older than the age.", "`maxAge`", is_day, TIMES),
     "expression": RuleKind("A SQL condition over the row is true or null.", "`sql`", None, "the row"),
     "reference": RuleKind("The text is in a list of `references`.", "`list`", is_words, "text"),
 }
