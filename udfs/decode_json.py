@@ -1,0 +1,250 @@
+"""JSON values to Arrow columns: all of a batch at once, and one by one only near a record that cannot be read.
+
+The vectorised reader is given the values joined by newlines. That each value is read as exactly one record is certain
+when every value begins with `{` and ends with `}`, no value holds a NUL byte, and as many records come out as values
+went in: a value that ends inside text would meet the newline there (an error), one that ends inside an object or array
+would meet the next value's `{` there (an error), so each value gives at least one record, and the count says one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.json as pj
+
+from contracts.model import Contract, Encoding, Envelope, UnknownFields
+from udfs import connect_json, kinds, slices
+from udfs.converted import Mask
+from udfs.decoded import SOURCE, Decoded, Piece, Refusal
+from udfs.json_records import Json, NotReadable, parse, shaped, unknown
+from udfs.slices import Ints
+from udfs.wire import Hints, json_type
+
+_OPEN, _CLOSE = ord("{"), ord("}")
+_LEAF = 32  # records read one by one when their group failed
+_PARTS = 16  # groups a failed group is split into
+_MOST_BYTES = 1 << 28  # joined at once; Arrow's offsets are 32-bit
+_LENIENT = ("source", "op")  # a broken value there is null, and then told apart by kind
+
+
+@dataclass(frozen=True)
+class Shape:
+    """How the records of one contract are read: the wanted fields and their types."""
+
+    schema: pa.Schema
+    known: frozenset[str]  # names of the contract's fields in the message
+    envelope: bool
+    unknown: UnknownFields
+
+    @classmethod
+    def of(cls, contract: Contract) -> Shape:
+        """Give the shape of a contract's messages."""
+        plain = contract.envelope is Envelope.PLAIN
+        named = {n: json_type(f, plain) for f in contract.fields for n in (f.source, *f.aliases)}
+        keys = {n for f in contract.key for n in (f.source, *f.aliases)}
+        if plain:
+            return cls(pa.schema(list(named.items())), frozenset(named), False, contract.unknown_fields)
+        # Without full identity only the key of `before` is true: the rest is not even read.
+        before = {n: t for n, t in named.items() if contract.full_identity or n in keys}
+        schema = pa.schema(
+            [
+                ("before", pa.struct(list(before.items()))),
+                ("after", pa.struct(list(named.items()))),
+                ("source", SOURCE),
+                ("op", pa.string()),
+            ]
+        )
+        return cls(schema, frozenset(named), True, contract.unknown_fields)
+
+
+def decode_json(values: pa.BinaryArray, row: Ints, contract: Contract, shape: Shape) -> Decoded:
+    """Read values (not null) that stand at the given rows of the raw batch; never raises on any bytes."""
+    decoded = Decoded()
+    if contract.encoding is Encoding.JSON_SCHEMA:
+        for group in connect_json.payloads(values, shape.envelope, decoded.refusals, row):
+            _Reader(group.payloads, row[group.index], shape, group.hints, decoded).read()
+    else:
+        _Reader(values, row, shape, {}, decoded).read()
+    return decoded
+
+
+class _Reader:
+    """Reads the values of one schema into pieces."""
+
+    def __init__(self, values: pa.BinaryArray, row: Ints, shape: Shape, hints: Hints, into: Decoded) -> None:
+        self.values, self.row, self.shape, self.hints, self.into = values, row, shape, hints, into
+        self.tables: list[tuple[Ints, pa.Table]] = []
+        self.extras: dict[int, str] = {}
+
+    def read(self) -> None:
+        """Read everything, in batch order."""
+        if not len(self.values):
+            return
+        framed = _framed(self.values)
+        whole = np.arange(len(self.values))
+        self._group(whole if framed.all() else whole[framed])
+        self._singly(whole[~framed])
+        if self.tables:
+            self._finish()
+
+    def _finish(self) -> None:
+        index = np.concatenate([i for i, _ in self.tables])
+        table = pa.concat_tables([t for _, t in self.tables]) if len(self.tables) > 1 else self.tables[0][1]
+        if len(self.tables) > 1 and (np.diff(index) < 0).any():
+            order = np.argsort(index)
+            index, table = index[order], table.take(order)
+        columns = {f.name: _one(table.column(i)) for i, f in enumerate(table.schema)}
+        extra = pa.array([self.extras.get(int(i)) for i in index], pa.string()) if self.extras else None
+        self.into.pieces.append(Piece(self.row[index], columns, self.hints, True, None, extra))
+
+    def _group(self, index: Ints) -> None:
+        """Read records together; split them when that fails."""
+        if not len(index):
+            return
+        values = self.values if len(index) == len(self.values) else self.values.take(pa.array(index))
+        table = _read(values, self.shape)
+        if table is None:
+            self._split(index)
+        elif self.shape.unknown is UnknownFields.IGNORE or not self._has_unknown(table):
+            self._keep(index, table.select(self.shape.schema.names))
+        else:
+            self._singly(index)
+
+    def _split(self, index: Ints) -> None:
+        self.into.fallbacks += 1
+        if len(index) <= _LEAF:
+            self._singly(index)
+            return
+        for part in np.array_split(index, _PARTS):
+            self._group(part)
+
+    def _keep(self, index: Ints, table: pa.Table) -> None:
+        """Keep what was read; records without a known op are looked at again, one by one."""
+        if self.shape.envelope:
+            known = slices.mask_of(_known_op(_one(table["op"])))
+            if not known.all():
+                self._singly(index[~known])
+                index, table = index[known], table.filter(slices.marks(known))
+        if len(index):
+            # The reader leaves out what nothing of the batch holds: bring all groups to one schema.
+            self.tables.append((index, table))
+
+    def _singly(self, index: Ints) -> None:
+        """Read records one by one: they are few, and each must be kept or refused for a reason of its own."""
+        records: list[Json] = []
+        kept: list[int] = []
+        for i in index.tolist():
+            try:
+                record = self._record(i, self.values[i].as_py())
+            except NotReadable as refused:
+                self.into.refusals.append(Refusal(int(self.row[i]), refused.stage, refused.rule, refused.reason))
+                continue
+            if record is not None:
+                records.append(record)
+                kept.append(i)
+        if records:
+            self.tables.append((np.array(kept, np.int64), pa.Table.from_pylist(records, schema=self.shape.schema)))
+
+    def _record(self, index: int, value: bytes) -> Json | None:
+        """Give one record in the wanted shape, or None when it is counted as something else than a change."""
+        try:
+            record = parse(value, exact=not self.shape.envelope)
+        except NotReadable:
+            return self._last_resort(value)
+        if record is None:
+            self.into.counted.append((int(self.row[index]), kinds.TOMBSTONE))
+            return None
+        if self.shape.envelope and record.get("op") not in kinds.CHANGES:
+            self.into.counted.append((int(self.row[index]), self._kind(record)))
+            return None
+        self._note_unknown(index, record)
+        return shaped(record, self.shape.schema, _LENIENT)
+
+    def _kind(self, record: dict[str, Json]) -> str:
+        if record.get("op") == "m" and isinstance(record.get("message"), dict):
+            return kinds.MESSAGE
+        kind = kinds.of_shape(record)
+        if kind is None and not self.shape.known:
+            return kinds.UNKNOWN
+        if kind is None:
+            raise NotReadable("decode", "no_envelope", "the value is not a Debezium change event")
+        return kind
+
+    def _last_resort(self, value: bytes) -> Json:
+        """Ask the vectorised reader, which takes bare NaN and Inf: alone, a record must fare as it does in a group."""
+        single = pa.array([value], pa.binary())
+        table = _read(single, self.shape) if _framed(single).all() else None
+        if table is None or (self.shape.envelope and not slices.mask_of(_known_op(_one(table["op"]))).all()):
+            raise NotReadable("decode", "undecodable", "the value is not valid JSON, or not a JSON object")
+        return table.select(self.shape.schema.names).to_pylist()[0]
+
+    def _note_unknown(self, index: int, record: dict[str, Json]) -> None:
+        if self.shape.unknown is UnknownFields.IGNORE:
+            return
+        image = record.get("after") if self.shape.envelope else record
+        rest = unknown(image, self.shape.known) if isinstance(image, dict) else None
+        if rest is None:
+            return
+        if self.shape.unknown is UnknownFields.QUARANTINE:
+            raise NotReadable("normalise", "unknown_field", "the record has fields that the contract does not name")
+        self.extras[index] = rest
+
+    def _has_unknown(self, table: pa.Table) -> bool:
+        names: Collection[str] = table.schema.names
+        if self.shape.envelope:
+            names = [f.name for f in table.schema.field("after").type]
+        return not self.shape.known.issuperset(names)
+
+
+def _framed(values: pa.BinaryArray) -> Mask:
+    """Tell which values begin with `{`, end with `}` and hold no NUL byte."""
+    bounds, held = slices.offsets(values), slices.data(values)
+    lengths = np.diff(bounds)
+    if not len(held):
+        return np.zeros(len(values), np.bool_)
+    first = held[np.minimum(bounds[:-1], len(held) - 1)]
+    last = held[np.maximum(bounds[1:] - 1, 0)]
+    framed = (lengths >= 2) & (first == _OPEN) & (last == _CLOSE)
+    used = held[bounds[0] : bounds[-1]]
+    nul = np.flatnonzero(used == 0) if not used.all() else ()
+    if len(nul):
+        framed[np.searchsorted(bounds, nul + bounds[0], side="right") - 1] = False
+    return np.asarray(framed, np.bool_)
+
+
+def _read(values: pa.BinaryArray, shape: Shape) -> pa.Table | None:
+    """Read framed values together; None when not each of them is exactly one record of the wanted types."""
+    bounds = slices.offsets(values)
+    if int(bounds[-1] - bounds[0]) + len(values) > _MOST_BYTES:
+        return None
+    text = slices.joined(values)
+    other = "ignore" if shape.unknown is UnknownFields.IGNORE else "infer"
+    try:
+        _whole_text(text).validate(full=True)
+        table = pj.read_json(
+            pa.BufferReader(text),
+            read_options=pj.ReadOptions(use_threads=False, block_size=text.size + 1),
+            parse_options=pj.ParseOptions(explicit_schema=shape.schema, unexpected_field_behavior=other),
+        )
+    except (pa.ArrowException, ValueError):
+        return None
+    return table if len(table) == len(values) else None
+
+
+def _whole_text(text: pa.Buffer) -> pa.StringArray:
+    """Give all bytes as one text: the reader does not check that they are UTF-8, validating this value does."""
+    return pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, text.size], np.int32)), text)
+
+
+def _known_op(op: pa.StringArray) -> pa.BooleanArray:
+    return pa.compute.is_in(op, value_set=_OPS)
+
+
+_OPS = pa.array(kinds.CHANGES, pa.string())
+
+
+def _one(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

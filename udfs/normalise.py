@@ -1,0 +1,133 @@
+"""Raw records of one stream to normalised change events, refused records, and the kind of every record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+
+import numpy as np
+import pyarrow as pa
+
+from contracts.model import Contract, Encoding, Unrepresentable
+from udfs import kinds, slices
+from udfs.changes import Changes, Normalised, Rejects, SchemaSource, changes_table_schema
+from udfs.decode_avro import decode_avro
+from udfs.decode_json import decode_json
+from udfs.decoded import Decoded, Refusal
+from udfs.kinds import Kinds
+from udfs.plans import Plan, plan_of
+from udfs.rows import Rows, rows_of
+from udfs.slices import Ints
+
+
+def normalise(records: pa.Table, contract: Contract, schemas: SchemaSource, now_ms: int) -> Normalised:
+    """Give the change events among the raw records (columns: RECORDS) of one contract's topics.
+
+    Every record is a row of the changes, or refused, or only counted: the kinds say which. `now_ms` becomes
+    _ingested_at. Raises RegistryUnavailable, as `schemas` does, when a schema cannot be had now.
+    """
+    records = records.combine_chunks()
+    plan = plan_of(contract)
+    told = Kinds(len(records))
+    decoded = _decode(_column(records, "value"), plan, schemas, told)
+    parts = [rows_of(piece, records, plan, schemas, now_ms) for piece in decoded.pieces]
+    refusals = [*decoded.refusals, *_refusals(parts, contract)]
+    told.set([r.row for r in refusals], kinds.REJECTED)
+    for kind, group in groupby(sorted(decoded.counted, key=lambda c: c[1]), key=lambda c: c[1]):
+        told.set([row for row, _ in group], kind)
+    changes = _changes(parts, refusals, plan)
+    if not contract.fields and len(changes):
+        told.set(slices.ints(changes.row), kinds.SIGNAL)
+        changes = changes.where(slices.marks(np.zeros(len(changes), np.bool_)))
+    return Normalised(changes, _rejects(refusals), told.array(), decoded.fallbacks)
+
+
+def _decode(values: pa.BinaryArray, plan: Plan, schemas: SchemaSource, told: Kinds) -> Decoded:
+    row = np.arange(len(values))
+    if values.null_count:
+        held = slices.valid(values)
+        told.set(row[~held], kinds.TOMBSTONE)
+        values, row = values.drop_null(), row[held]
+    if not len(values):
+        return Decoded()
+    if plan.contract.encoding is Encoding.AVRO:
+        return decode_avro(values, row, plan.contract, schemas)
+    return decode_json(values, row, plan.contract, plan.shape)
+
+
+def _refusals(parts: Sequence[Rows], contract: Contract) -> list[Refusal]:
+    """Give the rows that hold a value of another type than declared, or one the contract does not let pass as null."""
+    refusals = list(_found(parts))
+    if contract.unrepresentable is Unrepresentable.QUARANTINE:
+        for part in parts:
+            for name, flags in part.flags.items():
+                reason = f"a value in {name} cannot be stored"
+                bad = np.flatnonzero(slices.valid(flags))
+                refusals += [Refusal(int(part.row[i]), "normalise", f"unrepresentable:{name}", reason) for i in bad]
+    return refusals
+
+
+def _found(parts: Sequence[Rows]) -> Sequence[Refusal]:
+    return [refusal for part in parts for refusal in part.refusals]
+
+
+def _changes(parts: Sequence[Rows], refusals: Sequence[Refusal], plan: Plan) -> Changes:
+    """Put the rows of all pieces together, in batch order, without the refused ones."""
+    if not parts:
+        return Changes(changes_table_schema(plan.contract).empty_table(), pa.array([], pa.int64()))
+    row = np.concatenate([part.row for part in parts])
+    table = pa.concat_tables([part.table for part in parts])
+    names = {name for part in parts for name in part.unset}
+    flagged = {name for part in parts for name in part.flags}
+    changes = Changes(
+        table,
+        pa.array(row),
+        {name: slices.marks(np.concatenate([_unset(part, name) for part in parts])) for name in sorted(names)},
+        {name: pa.concat_arrays([_flags(part, name) for part in parts]) for name in sorted(flagged)},
+    )
+    if len(parts) > 1:
+        changes = _ordered(changes, row)
+    bad = np.array(sorted({r.row for r in refusals}), np.int64)
+    if not len(bad):
+        return changes
+    return changes.where(slices.marks(~np.isin(slices.ints(changes.row), bad)))
+
+
+def _ordered(changes: Changes, row: Ints) -> Changes:
+    order = pa.array(np.argsort(row, kind="stable"))
+    return Changes(
+        changes.table.take(order).combine_chunks(),
+        changes.row.take(order),
+        {name: mask.take(order) for name, mask in changes.unset.items()},
+        {name: flags.take(order) for name, flags in changes.flags.items()},
+    )
+
+
+def _unset(part: Rows, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    found = part.unset.get(name)
+    return np.zeros(len(part.row), np.bool_) if found is None else found
+
+
+def _flags(part: Rows, name: str) -> pa.StringArray:
+    found = part.flags.get(name)
+    return pa.nulls(len(part.row), pa.string()) if found is None else found
+
+
+def _rejects(refusals: Sequence[Refusal]) -> tuple[Rejects, ...]:
+    """Give one Rejects per stage, one entry per record with all its rules; refused records are few."""
+    rejects = []
+    for stage in sorted({r.stage for r in refusals}):
+        rows: dict[int, list[Refusal]] = {}
+        for refusal in refusals:
+            if refusal.stage == stage:
+                rows.setdefault(refusal.row, []).append(refusal)
+        ordered = sorted(rows.items())
+        rules = [list(dict.fromkeys(r.rule for r in found)) for _, found in ordered]
+        reasons = ["; ".join(dict.fromkeys(r.reason for r in found)) for _, found in ordered]
+        rejects.append(Rejects.of(stage, [row for row, _ in ordered], rules, reasons))
+    return tuple(rejects)
+
+
+def _column(records: pa.Table, name: str) -> pa.Array:
+    column = records[name]
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

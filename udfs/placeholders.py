@@ -1,0 +1,96 @@
+"""Debezium's placeholder for a value that PostgreSQL did not send (unchanged TOAST), in all its shapes.
+
+Source: connector property unavailable.value.placeholder; its shapes by column type were seen in Debezium 3.7 output.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contracts.types import ColumnType
+from udfs import slices
+from udfs.converted import Mask
+
+PLACEHOLDER = "__debezium_unavailable_value"
+BASE64 = "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="
+IN_MAP = tuple(f'{{"{PLACEHOLDER}":{space}"{PLACEHOLDER}"}}' for space in ("", " "))
+CODES = list(PLACEHOLDER.encode())  # an int[] holds the placeholder's byte values
+
+
+def unset(values: pa.Array, kind: ColumnType, base64: bool) -> Mask | None:
+    """Tell which values of a column stand for "not sent"; None when there are none or the type is never left out."""
+    if not kind.toastable or not len(values):
+        return None
+    found = _shapes(values, kind, base64)
+    return found if found is not None and found.any() else None
+
+
+def _shapes(values: pa.Array, kind: ColumnType, base64: bool) -> Mask | None:
+    held = values.type
+    if pa.types.is_list(held) or pa.types.is_large_list(held):
+        return _in_lists(values)
+    if pa.types.is_map(held):
+        keys = pc.list_flatten(values.cast(pa.list_(pa.struct([held.key_field, held.item_field]))))
+        return _alone(values, _equal(keys.field(0))) if len(keys) else None
+    if pa.types.is_struct(held):  # VariableScaleDecimal
+        index = held.get_field_index("value")
+        return _equal(values.flatten()[index]) if index >= 0 else None
+    found = _equal(values)
+    if kind.name == "hstore" and found is not None:
+        for text in IN_MAP:
+            found = found | slices.mask_of(pc.equal(values, text))
+    return found
+
+
+def _equal(values: pa.Array) -> Mask | None:
+    """Compare with the placeholder as text, as bytes and as base64 of the bytes."""
+    held = values.type
+    if pa.types.is_string(held) or pa.types.is_large_string(held):
+        found = pc.equal(values, PLACEHOLDER)
+        encoded = pc.equal(values, BASE64)
+        return slices.mask_of(pc.or_(found, encoded))
+    if pa.types.is_binary(held) or pa.types.is_large_binary(held):
+        return slices.mask_of(pc.equal(values, pa.scalar(PLACEHOLDER.encode(), held)))
+    return None
+
+
+def _in_lists(values: pa.Array) -> Mask | None:
+    """A list of text or bytes holds the placeholder as its one element, a list of integers its bytes."""
+    flat = pc.list_flatten(values)
+    if pa.types.is_integer(flat.type):
+        return _spelled(values, flat)
+    found = _equal(flat)
+    return None if found is None else _alone(values, found)
+
+
+def _alone(values: pa.Array, found: Mask | None) -> Mask | None:
+    """Carry a mask of elements to the lists that hold just one."""
+    if found is None or not found.any():
+        return None
+    lengths = _lengths(values)
+    starts = np.cumsum(lengths) - lengths
+    single = lengths == 1
+    mask = np.zeros(len(values), np.bool_)
+    mask[single] = found[starts[single]]
+    return mask
+
+
+def _spelled(values: pa.Array, flat: pa.Array) -> Mask | None:
+    lengths = _lengths(values)
+    candidates = np.flatnonzero(lengths == len(CODES))
+    if not len(candidates):
+        return None
+    numbers = flat.fill_null(0).to_numpy(zero_copy_only=False)
+    starts = (np.cumsum(lengths) - lengths)[candidates]
+    spelled = numbers[starts[:, None] + np.arange(len(CODES))] == np.array(CODES)
+    mask = np.zeros(len(values), np.bool_)
+    mask[candidates] = spelled.all(axis=1)
+    return mask
+
+
+def _lengths(values: pa.Array) -> slices.Ints:
+    if pa.types.is_map(values.type):
+        values = values.cast(pa.list_(pa.struct([values.type.key_field, values.type.item_field])))
+    return np.asarray(pc.list_value_length(values).fill_null(0).to_numpy(zero_copy_only=False), np.int64)

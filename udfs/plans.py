@@ -1,0 +1,48 @@
+"""What normalise works out once per contract."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from contracts.model import Contract, Envelope, Field
+from udfs.decode_avro import adjusted
+from udfs.decode_json import Shape
+
+_MOST = 4096
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A contract with the shape of its JSON messages and the names of its fields."""
+
+    contract: Contract
+    shape: Shape
+    names: dict[str, tuple[str, ...]]  # field -> names it may have in a message, the current one first
+    adjusted: dict[str, tuple[str, ...]]  # the same as Avro writes them
+
+    @property
+    def plain(self) -> bool:
+        """Whether records are events without an envelope."""
+        return self.contract.envelope is Envelope.PLAIN
+
+
+# A cache: contracts are frozen but hold mappings, so they are known by identity; the plan keeps the contract alive.
+_PLANS: OrderedDict[int, Plan] = OrderedDict()
+
+
+def plan_of(contract: Contract) -> Plan:
+    """Give a contract's plan, made at its first use."""
+    plan = _PLANS.get(id(contract))
+    if plan is None or plan.contract is not contract:
+        names = {f.name: (f.source, *f.aliases) for f in contract.fields}
+        in_avro = {f.name: _in_avro(f) for f in contract.fields}
+        plan = _PLANS[id(contract)] = Plan(contract, Shape.of(contract), names, in_avro)
+        if len(_PLANS) > _MOST:
+            _PLANS.popitem(last=False)
+    return plan
+
+
+def _in_avro(field: Field) -> tuple[str, ...]:
+    plain = (field.source, *field.aliases)
+    return tuple(dict.fromkeys((*plain, *(adjusted(n) for n in plain))))
