@@ -67,16 +67,16 @@ def configuration(base: str, settings: Mapping[str, str]) -> str:
 
 def prepare(place: Place) -> None:
     """Write the configuration folder and link the library folder."""
-    for name in ("log", "tmp", "uploads", "pid", "checkpoints", "savepoints"):
+    for name in ("tmp", "uploads", "pid", "checkpoints", "savepoints"):
         (place.folder / name).mkdir(parents=True, exist_ok=True)
-    if not CONFIGURATION.exists():
-        raise StackError(f"{CONFIGURATION} is missing: it is part of the project, restore it")
     write_client(place, {**own_settings(place), **place.settings})
 
 
 def write_client(place: Place, settings: Mapping[str, str]) -> None:
-    """Write what `flink run` reads: the project's configuration with settings over it, and the library folder."""
+    """Write conf/ and lib/ as `bin/flink` and the cluster need them, the settings laid over the project's."""
     place.log.mkdir(parents=True, exist_ok=True)
+    if not CONFIGURATION.exists():
+        raise StackError(f"{CONFIGURATION} is missing: it is part of the project, restore it")
     text = configuration(CONFIGURATION.read_text(encoding="utf-8"), settings)
     write(place.folder / "conf" / "config.yaml", text, 0o644)
     for logging in (distribution() / "conf").glob("log*"):
