@@ -51,6 +51,13 @@ class AnchorState:
     ranges: tuple[tuple[str, int, int, int, int], ...] = ()  # of this commit: topic, partition, first, last, records
     partitions: Mapping[Partition, PartitionState] = field(default_factory=dict)
 
+    def epochs(self) -> dict[str, int]:
+        """Give the epoch of each topic."""
+        epochs: dict[str, int] = {}
+        for (topic, _), state in self.partitions.items():
+            epochs[topic] = max(state.epoch, epochs.get(topic, 0))
+        return epochs
+
     def to_json(self) -> str:
         """Give the state as JSON."""
         partitions: dict[str, dict[str, list[int | None]]] = {}

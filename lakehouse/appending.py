@@ -9,8 +9,13 @@ WRITER = WriterProperties(compression="SNAPPY")
 
 
 def append(table: DeltaTable, rows: pa.Table, properties: CommitProperties) -> None:
-    """Append rows (columns by name, all of them) in one commit on top of the table's snapshot.
+    """Append rows (columns by name) in one commit on top of the table's snapshot.
 
-    No rows still make a commit. Raises CommitFailedError when somebody else committed since the snapshot was read.
+    Columns that the table gained meanwhile are null. No rows still make a commit.
+    Raises CommitFailedError when somebody else committed since the snapshot was read.
     """
+    columns = pa.schema(table.schema().to_arrow())
+    for name in columns.names if len(columns) > rows.num_columns else ():
+        if name not in rows.column_names:
+            rows = rows.append_column(columns.field(name), pa.nulls(len(rows), columns.field(name).type))
     write_deltalake(table, rows, mode="append", commit_properties=properties, writer_properties=WRITER)

@@ -9,12 +9,14 @@ from lakehouse.appending import append
 from lakehouse.kind import Batch, TableKind
 
 
-def append_changes(table: DeltaTable, batch: Batch, properties: CommitProperties, anchor: bool) -> bool:
-    """Append the accepted rows; without any, commit only as the anchor."""
-    if not len(batch.rows) and not anchor:
-        return False
+def has_changes(batch: Batch) -> bool:
+    """Whether the batch holds accepted rows."""
+    return len(batch.rows) > 0
+
+
+def append_changes(table: DeltaTable, batch: Batch, properties: CommitProperties) -> None:
+    """Append the accepted rows."""
     append(table, batch.rows, properties)
-    return True
 
 
-KIND = TableKind("changes", "_changes", changes_schema, append_changes)
+KIND = TableKind("changes", "_changes", changes_schema, has_changes, append_changes)

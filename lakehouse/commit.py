@@ -12,16 +12,17 @@ from dataclasses import dataclass, replace
 from contracts.model import Contract
 from lakehouse.anchor import AnchorState
 from lakehouse.batches import Loaded, SectionCache, load
-from lakehouse.errors import CommitContested
+from lakehouse.errors import CommitContested, EpochOver
 from lakehouse.identity import TopicIdentity, verify_identity
-from lakehouse.kinds import kinds_of
+from lakehouse.kind import TableKind
+from lakehouse.kinds import kinds_of, other_kinds
 from lakehouse.lake import Lake
 from lakehouse.plan import GapOracle, Step, plan
 from lakehouse.progress import Partition
 from lakehouse.segments import SectionRef
 from lakehouse.shape import shape_of
 from lakehouse.table import Contested, StreamTable
-from lakehouse.tableset import prepare_tables
+from lakehouse.tableset import TableSet
 from lakehouse.verdicts import Judged, judge
 
 MAX_ROWS = 2_000_000  # of one Delta commit
@@ -64,10 +65,12 @@ class StreamTables:
         self._version = version
         self._max_rows = max_rows
         self._accept_partial = accept_partial
-        self.tables = tuple(
-            StreamTable(lake, kind, shape_of(kind, contract, pins or {}), pipeline, self._epochs)
-            for kind in kinds_of(contract.tables)
-        )
+
+        def table(kind: TableKind) -> StreamTable:
+            return StreamTable(lake, kind, shape_of(kind, contract, pins or {}), pipeline, self._epochs)
+
+        self.tables = tuple(table(kind) for kind in kinds_of(contract.tables))
+        self._former = tuple(table(kind) for kind in other_kinds(contract.tables))
         self._prepared = False
         self._known: tuple[float, dict[Partition, int]] = (float("inf"), {})
 
@@ -82,7 +85,8 @@ class StreamTables:
         Raises what lakehouse.errors says about tables that cannot be continued.
         """
         if not self._prepared:
-            prepare_tables(self._lake, self.contract.stream, self._pipeline, self.tables, self._accept_partial)
+            tables = TableSet(self.contract.stream, self.tables, self._former)
+            tables.prepare(accept_partial=self._accept_partial)
             self._prepared = True
 
     def commit(
@@ -142,7 +146,7 @@ class StreamTables:
         state = self.anchor.state() or AnchorState(self._pipeline, self.contract.stream)
         partitions = {(r.topic, r.partition) for ref in refs for r in ref.ranges}
         progress = self.anchor.progress(partitions)
-        self._verify(state, progress, identity)
+        self._verify(state, identity)
         for steps in chunks_of(plan(refs, progress, gaps), self._max_rows):
             loaded = load(sections, steps)
             judged = judge(self.contract, loaded, state, self._epochs, now_ms)
@@ -152,28 +156,37 @@ class StreamTables:
             self._known = (time.monotonic(), dict(progress))
             yield judged
 
-    def _verify(self, state: AnchorState, progress: Mapping[Partition, int], identity: TopicIdentity | None) -> None:
-        if identity is None:
-            return
-        same_epoch = {t: i for t, i in state.topics.items() if self._epoch_of(state, t) == self._epochs.get(t, 0)}
-        read_at, known = self._known
-        comparable = known if read_at < identity.taken_at else {}
-        for problem in verify_identity(self.contract.stream, same_epoch, comparable, identity):
-            raise problem
-
-    def _epoch_of(self, state: AnchorState, topic: str) -> int:
-        return max((s.epoch for (name, _), s in state.partitions.items() if name == topic), default=0)
+    def _verify(self, state: AnchorState, identity: TopicIdentity | None) -> None:
+        """Raise when the topics are not those that the tables were filled from, or their epoch is over."""
+        known = dict(state.topics)
+        for topic, stored in state.epochs().items():
+            own = self._epochs.get(topic, 0)
+            if own < stored:
+                raise EpochOver(self.contract.stream, topic, stored, own)
+            if own > stored:  # the operator said so
+                known.pop(topic, None)
+        if identity is not None:
+            read_at, progress = self._known
+            comparable = progress if read_at < identity.taken_at else {}
+            for problem in verify_identity(self.contract.stream, known, comparable, identity):
+                raise problem
 
     def _commit_tables(self, loaded: Loaded, judged: Judged, state: AnchorState) -> None:
         """Commit to each table in order; the anchor comes last and always."""
         for table in self.tables[:-1]:
-            if len(judged.batch.rejects) or table.kind.name != "quarantine":
-                table.open()
-                own = table.progress(loaded.lasts)
-                progress = {p: max(last, own.get(p, last)) for p, last in loaded.lasts.items()}
-                table.commit(judged.batch.beyond(own, loaded.cuts), progress, _without_state(state), anchor=False)
+            if table.kind.concerns(judged.batch):
+                self._commit_ahead(table, loaded, judged, state)
         seen = {table.kind.name: (table.table_id, table.version) for table in self.tables[:-1]}
-        self.anchor.commit(judged.batch, loaded.lasts, replace(state, tables=seen), anchor=True)
+        self.anchor.commit(judged.batch, loaded.lasts, replace(state, tables=seen))
+
+    def _commit_ahead(self, table: StreamTable, loaded: Loaded, judged: Judged, state: AnchorState) -> None:
+        """Commit to a table before the anchor. Its own progress is ahead when a commit of the anchor failed."""
+        table.open()
+        own = table.progress(loaded.lasts)
+        batch = judged.batch.beyond(own, loaded.cuts)
+        if table.kind.concerns(batch):
+            progress = {p: max(last, own.get(p, last)) for p, last in loaded.lasts.items()}
+            table.commit(batch, progress, _without_state(state))
 
     def _stamped(
         self,

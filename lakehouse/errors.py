@@ -21,7 +21,9 @@ LakehouseError
     |-- PartialTable             a table was added to a stream that already has progress
     |-- StateMissing             a table has progress, but its log no longer says the rest
     |-- KeyPinChanged            a deterministic mask now has another key
-    `-- SchemaRefused            the table's columns are not the contract's
+    |-- EpochOver                another start went on with a new epoch of a topic
+    |-- SchemaRefused            the table's columns are not the contract's
+    `-- TableRefused             the table cannot take what we write
 """
 
 from __future__ import annotations
@@ -146,3 +148,18 @@ class KeyPinChanged(FatalError):  # noqa: N818
 
 class SchemaRefused(FatalError):  # noqa: N818
     """The table's columns are not the contract's, and the difference is more than added columns."""
+
+
+class EpochOver(FatalError):  # noqa: N818
+    """Another start went on with a new epoch of a topic; this run belongs to the old one."""
+
+    def __init__(self, stream: str, topic: str, stored: int, own: int) -> None:
+        self.topic = topic
+        super().__init__(
+            f"stream {stream}: the tables are at epoch {stored} of topic {topic}, this run was started for "
+            f"epoch {own}. Start the pipeline again: it continues with the epoch of the tables."
+        )
+
+
+class TableRefused(FatalError):  # noqa: N818
+    """The table cannot take what we write: other columns, or features that our writer does not know."""

@@ -28,9 +28,9 @@ class Batch:
         return Batch(_beyond(self.rows, ahead), _beyond(self.rejects, ahead))
 
 
-# Applies a batch to the table by one commit with the given properties, through the given DeltaTable object only.
-# A table that is not the anchor may say that the batch holds nothing for it (False) and make no commit.
-Apply = Callable[[DeltaTable, Batch, CommitProperties, bool], bool]
+# Applies a batch to the table by exactly one commit with the given properties, through the given DeltaTable object
+# only. A batch that changes nothing is committed too: the properties carry the progress.
+Apply = Callable[[DeltaTable, Batch, CommitProperties], None]
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class TableKind:
     name: str
     suffix: str
     columns: Callable[[Contract], pa.Schema]
+    concerns: Callable[[Batch], bool]  # whether the batch holds anything for the table
     apply: Apply
 
     def table_name(self, stream: str) -> str:

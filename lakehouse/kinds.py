@@ -8,6 +8,11 @@ from lakehouse.kind import TableKind
 KINDS: tuple[TableKind, ...] = (quarantine.KIND, changes.KIND)
 
 
+def other_kinds(tables: tuple[str, ...]) -> tuple[TableKind, ...]:
+    """Give the kinds that a contract does not keep (it may have kept them before)."""
+    return tuple(kind for kind in KINDS if kind.name not in tables)
+
+
 def kinds_of(tables: tuple[str, ...]) -> tuple[TableKind, ...]:
     """Give the kinds that a contract keeps, in the order they are committed; raises ValueError for an unknown one."""
     unknown = set(tables) - {kind.name for kind in KINDS}

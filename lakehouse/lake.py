@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,16 +11,18 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import obstore
-from deltalake.exceptions import DeltaError
+from deltalake.exceptions import CommitFailedError, DeltaError, DeltaProtocolError, SchemaMismatchError
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, S3Store
 
 from lakehouse.errors import (
     BucketMissing,
+    CommitContested,
     DiskFull,
     LakehouseError,
     LakeUnavailable,
     NotWritable,
+    TableRefused,
     WrongCredentials,
 )
 
@@ -150,6 +153,10 @@ class Lake:
     def explain(self, doing: str, error: BaseException) -> LakehouseError:
         """Give the error that says what a storage failure means; LakeUnavailable when nothing more is known."""
         said = _innermost(error)
+        if isinstance(error, CommitFailedError):
+            return CommitContested(f"cannot {doing} in the lake {self.uri}: {said}. It will be tried again.")
+        if isinstance(error, SchemaMismatchError | DeltaProtocolError):
+            return TableRefused(f"cannot {doing} in the lake {self.uri}: {said}. Correct the table or the contract.")
         for words, meaning, remedy in MEANINGS:
             if words in said.lower():
                 return meaning(f"cannot {doing} in the lake {self.uri}: {said}. {remedy}")
@@ -158,8 +165,14 @@ class Lake:
 
 def _innermost(error: BaseException) -> str:
     """Give the storage's message in one line, without the debug print that follows it."""
-    text = str(error).split("\n\nDebug source", maxsplit=1)[0]
-    return " ".join(text.split())[:600].rstrip(".")
+    text = _DECORATION.sub("", str(error).split("\n\nDebug source", maxsplit=1)[0])
+    told, _, answer = text.partition("<?xml")
+    code = _CODE.search(answer)
+    return " ".join(f"{told} {code[1] if code else ''}".split())[:600].rstrip(" .:")
+
+
+_DECORATION = re.compile(r"\x1b\[[0-9;]*m|\u21b3")  # colours and arrows of delta-rs
+_CODE = re.compile(r"<Code>(\w+)</Code>")  # of an S3 error document
 
 
 def _s3_options(options: Mapping[str, str]) -> dict[str, str]:

@@ -16,12 +16,14 @@ def quarantine_schema(contract: Contract) -> pa.Schema:
     return QUARANTINE
 
 
-def append_rejects(table: DeltaTable, batch: Batch, properties: CommitProperties, anchor: bool) -> bool:
-    """Append the rejected records; without any, commit only as the anchor."""
-    if not len(batch.rejects) and not anchor:
-        return False
+def has_rejects(batch: Batch) -> bool:
+    """Whether the batch holds rejected records."""
+    return len(batch.rejects) > 0
+
+
+def append_rejects(table: DeltaTable, batch: Batch, properties: CommitProperties) -> None:
+    """Append the rejected records."""
     append(table, batch.rejects, properties)
-    return True
 
 
-KIND = TableKind("quarantine", "_quarantine", quarantine_schema, append_rejects)
+KIND = TableKind("quarantine", "_quarantine", quarantine_schema, has_rejects, append_rejects)

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import importlib
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import duckdb
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
 
 from lakehouse.lake import Lake
 
@@ -51,3 +56,30 @@ def _give_secret(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
 
 def _quoted(value: str) -> str:
     return value.replace("'", "''")
+
+
+@dataclass(frozen=True)
+class TableStatus:
+    """What a table holds now."""
+
+    name: str
+    version: int
+    rows: int
+    bytes: int
+    committed_ms: int  # when the newest commit was made
+
+
+def table_status(lake: Lake) -> list[TableStatus]:
+    """Give the status of every table, by name; reads logs, no data."""
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(lambda name: _status(lake, name), lake.tables()))
+
+
+def _status(lake: Lake, name: str) -> TableStatus:
+    with lake.explained(f"open table {name}"):
+        table = DeltaTable(lake.table_uri(name), storage_options=dict(lake.storage_options))
+        files = pa.record_batch(table.get_add_actions(flatten=True))
+        newest = table.history(1)[0]
+    rows = pc.sum(files["num_records"]).as_py() or 0
+    size = pc.sum(files["size_bytes"]).as_py() or 0
+    return TableStatus(name, table.version(), rows, size, int(newest["timestamp"]))

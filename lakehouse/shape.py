@@ -86,7 +86,7 @@ UNSHOWN = frozenset({"_previous_key", "_next_key", "_key", "_extra", "_payload",
 
 def _comparable(kind: pa.DataType) -> bool:
     """Whether the smallest and largest value of a column help to skip files."""
-    return bool(pa.types.is_primitive(kind) or pa.types.is_string(kind))
+    return bool(pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_decimal(kind))
 
 
 def _shown(types: Mapping[str, str]) -> str:

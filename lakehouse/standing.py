@@ -31,9 +31,7 @@ class Standing:
 
 def standing_of(lake: Lake, contract: Contract, pipeline: str) -> Standing:
     """Read where one stream's tables stand. Raises what lakehouse.errors says about tables that cannot be continued."""
-    tables = [
-        StreamTable(lake, kind, shape_of(kind, contract, {}), pipeline, {}) for kind in kinds_of(contract.tables)
-    ]
+    tables = [StreamTable(lake, kind, shape_of(kind, contract, {}), pipeline, {}) for kind in kinds_of(contract.tables)]
     versions = {table.name: table.version for table in tables if table.open()}
     anchor = tables[-1]
     state = anchor.state() if anchor.name in versions else None

@@ -18,7 +18,7 @@ from lakehouse.errors import (
     TableVanished,
     TableWentBack,
 )
-from lakehouse.kind import Batch, TableKind
+from lakehouse.kind import Apply, Batch, TableKind
 from lakehouse.lake import Lake
 from lakehouse.progress import Partition, ProgressReader
 from lakehouse.shape import STATISTICS, TableShape
@@ -80,9 +80,14 @@ class StreamTable:
             if self._table is None:
                 self._table = self._load()
                 return self._table is not None
+        before = self.version
+        try:
             self._table.update_incremental()
+        except (DeltaError, OSError) as error:
+            if self._lake.exists(self._commit_path(before)):
+                raise self._lake.explain(f"read the log of table {self.name}", error) from error
         if not self._lake.exists(self._commit_path(self.version)):
-            self._refuse_to_go_back(self._table)
+            self._refuse_to_go_back(before)
         return True
 
     def create(self) -> None:
@@ -133,11 +138,17 @@ class StreamTable:
             self._tail = Tail(self.version, self._read_tail())
         return self._tail.state
 
-    def commit(self, batch: Batch, progress: Mapping[Partition, int], state: AnchorState, *, anchor: bool) -> bool:
-        """Apply a batch on top of the snapshot, with the new progress and state in the same commit.
+    def commit(
+        self,
+        batch: Batch,
+        progress: Mapping[Partition, int],
+        state: AnchorState,
+        apply: Apply | None = None,
+    ) -> None:
+        """Apply a batch on top of the snapshot by the kind's verb, with the new progress and state in the same commit.
 
-        False when the kind had nothing to commit. Raises Contested when the snapshot is no longer the newest, or when
-        it is not known whether the commit was made; LakehouseError when the storage says why it cannot be.
+        Raises Contested when the snapshot is no longer the newest; LakehouseError when the storage refuses, which may
+        leave it open whether the commit was made: progress tells, once it can be read.
         """
         base = self.version
         properties = CommitProperties(
@@ -146,17 +157,17 @@ class StreamTable:
             app_transactions=self._progress.transactions(progress),
         )
         try:
-            if not self.kind.apply(self.delta, batch, properties, anchor):
-                return False
+            (apply or self.kind.apply)(self.delta, batch, properties)
         except CommitFailedError as error:
-            raise Contested(f"table {self.name} at version {base}: {error}") from error
+            # A put that was retried by the client meets its own first try.
+            if not self._landed(state.commit):
+                raise Contested(f"table {self.name} at version {base}: {error}") from error
         except (DeltaError, OSError) as error:
             if not self._landed(state.commit):
                 raise self._lake.explain(f"commit to table {self.name}", error) from error
         if self.version == base + 1:
             self._progress.wrote(self.delta, base, progress)
             self._tail = Tail(self.version, state)
-        return True
 
     @property
     def _options(self) -> dict[str, str]:
@@ -175,16 +186,16 @@ class StreamTable:
         state = self.state()
         return state is not None and state.commit == commit
 
-    def _refuse_to_go_back(self, before: DeltaTable) -> None:
+    def _refuse_to_go_back(self, before: int) -> None:
         with self._lake.explained(f"open table {self.name}"):
             now = self._load()
         if now is None:
             raise TableVanished(
-                f"table {self.name} is gone, it was at version {before.version()}. Bring it back, or move the stream's "
+                f"table {self.name} is gone, it was at version {before}. Bring it back, or move the stream's "
                 "other tables away as well to build the stream again."
             )
         raise TableWentBack(
-            f"table {self.name} is at version {now.version()}, it was at version {before.version()}: an older copy was "
+            f"table {self.name} is at version {now.version()}, it was at version {before}: an older copy was "
             "put in its place. Bring the newer one back, or move the stream's tables away to build the stream again."
         )
 
