@@ -125,6 +125,7 @@ class _Plan:
     dropped: frozenset[str]
     masked: Mapping[str, Masking]
     keys: Mapping[str, tuple[pa.DataType, Masking]]  # masked key field -> stored type, mask
+    key_names: tuple[str, ...]
 
 
 def _plan(contract: Contract, keys: KeyRing) -> _Plan:
@@ -135,6 +136,7 @@ def _plan(contract: Contract, keys: KeyRing) -> _Plan:
         frozenset(c.name for c, mask in private if mask.kind == "drop"),
         masked,
         {f.name: (f.type.arrow, masked[f.name]) for f in contract.key if f.name in masked},
+        tuple(f.name for f in contract.key),
     )
 
 
@@ -147,10 +149,14 @@ def mask(changes: Changes, contract: Contract, keys: KeyRing) -> Changes:
     Raises KeyFault when a key is missing (udfs.keys.require_keys finds that out at the start).
     """
     plan = _planned(contract, keys)
-    names = [name for name in changes.table.column_names if name not in plan.dropped]
-    columns = [_masked(name, changes.table[name], plan) for name in names]
+    table = changes.table.drop_columns(sorted(plan.dropped.intersection(changes.table.column_names)))
+    for name, apply in plan.masked.items():
+        table = _replaced(table, name, apply)
+    for name in KEY_COLUMNS if plan.keys else ():
+        if table[name].null_count < len(table):
+            table = _replaced(table, name, lambda texts: _masked_keys(texts, plan))
     return Changes(
-        pa.Table.from_arrays(columns, names),
+        table,
         changes.row,
         {name: marks for name, marks in changes.unset.items() if name not in plan.dropped},
         {name: reasons for name, reasons in changes.flags.items() if name not in plan.dropped},
@@ -158,19 +164,18 @@ def mask(changes: Changes, contract: Contract, keys: KeyRing) -> Changes:
     )
 
 
-def _masked(name: str, column: pa.ChunkedArray, plan: _Plan) -> pa.ChunkedArray | pa.Array:
-    if name in plan.masked:
-        return plan.masked[name](flat(column))
-    if name in KEY_COLUMNS and plan.keys and column.null_count < len(column):
-        return mask_key_texts(flat(column), plan.keys)
-    return column
+def _replaced(table: pa.Table, name: str, apply: Masking) -> pa.Table:
+    """Put a masked column in the place of the clear one; derived columns may not be there yet."""
+    place = table.schema.get_field_index(name)
+    return table if place < 0 else table.set_column(place, name, apply(flat(table.column(place))))
 
 
-def mask_key_texts(texts: pa.StringArray, masks: Mapping[str, tuple[pa.DataType, Masking]]) -> pa.StringArray:
+def _masked_keys(texts: pa.StringArray, plan: _Plan) -> pa.StringArray:
     """Mask the fields of keys written as JSON objects exactly as the key columns are; null stays null."""
     # Key changes are rare, so that their JSON is read row by row; each field is then masked as one column.
-    keys = [json.loads(text) for text in texts.drop_null().to_pylist()]
-    for name, (stored, apply) in masks.items():
+    read = [json.loads(text) for text in texts.drop_null().to_pylist()]
+    keys = [{name: key[name] for name in plan.key_names if name in key} for key in read]
+    for name, (stored, apply) in plan.keys.items():
         values = apply(_typed([key.get(name) for key in keys], stored)).to_pylist()
         for key, value in zip(keys, values, strict=True):
             if name in key:
@@ -180,7 +185,16 @@ def mask_key_texts(texts: pa.StringArray, masks: Mapping[str, tuple[pa.DataType,
 
 
 def _typed(values: list[object], stored: pa.DataType) -> pa.Array:
-    """Give values read from JSON as the type that a column stores them as."""
+    """Give values read from JSON as the type that a column stores them as; null for what cannot be one."""
+    try:
+        return _converted(values, stored)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        if len(values) == 1:
+            return pa.nulls(1, stored)
+        return pa.concat_arrays([_typed([value], stored) for value in values])
+
+
+def _converted(values: list[object], stored: pa.DataType) -> pa.Array:
     if pa.types.is_string(stored):
         return pa.array([v if v is None or isinstance(v, str) else json.dumps(v) for v in values], stored)
     if pa.types.is_binary(stored):

@@ -81,8 +81,8 @@ def spelled(kind: pa.DataType) -> str:
 class _Rows:
     """The rows a prepared statement reads: set anew for each batch, so that nothing is registered again."""
 
-    def __init__(self, table: pa.Table) -> None:
-        self.table = table
+    def __init__(self, schema: pa.Schema) -> None:
+        self.nothing = self.table = schema.empty_table()
 
     def __arrow_c_stream__(self, requested_schema: Any = None) -> Any:
         return self.table.__arrow_c_stream__(requested_schema)
@@ -92,6 +92,10 @@ class _Connections(threading.local):
     """One connection per thread, with the statements prepared on it."""
 
     def __init__(self) -> None:
+        self.open()
+
+    def open(self) -> None:
+        """Begin anew on the calling thread."""
         self.prepared: dict[tuple[Any, ...], tuple[_Rows, str]] = {}
         self.connection = duckdb.connect(config={"threads": 1})
         self.connection.execute(
@@ -117,21 +121,24 @@ def _run(selected: list[str], table: pa.Table) -> list[pa.Array]:
     wanted = (*selected, table.schema)
     if wanted not in prepared:
         if len(prepared) >= MOST_PREPARED:
-            _connections.__init__()  # type: ignore[misc]
+            _connections.open()
             prepared = _connections.prepared
         prepared[wanted] = _prepare(selected, table)
     rows, statement = prepared[wanted]
     rows.table = table
     try:
         answer = _connections.connection.execute(statement).to_arrow_table()
+    except (duckdb.FatalException, duckdb.InternalException):
+        _connections.open()  # DuckDB answers nothing more on a connection after such a fault
+        raise
     finally:
-        rows.table = table.slice(0, 0)
+        rows.table = rows.nothing
     return [flat(column) for column in answer.columns]
 
 
 def _prepare(selected: list[str], table: pa.Table) -> tuple[_Rows, str]:
     number = len(_connections.prepared)
-    rows = _Rows(table)
+    rows = _Rows(table.schema)
     _connections.connection.register(f"rows_{number}", rows)
     listed = ", ".join(f"{sql} AS c{i}" for i, sql in enumerate(selected))
     _connections.connection.execute(f"PREPARE q_{number} AS SELECT {listed} FROM rows_{number} AS {ROW}")

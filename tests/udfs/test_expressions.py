@@ -15,7 +15,7 @@ from tests.udfs.rows import NOW_MS, changes, contract, derived, field
 from udfs.changes import META
 from udfs.expressions import derive, keep_matching
 from udfs.rules import check
-from udfs.sandbox import _connections
+from udfs.sandbox import Expression, _connections, evaluate
 
 ID = field("id", "bigint", key_position=1)
 NOTE = field("note")
@@ -153,3 +153,23 @@ def test_a_small_batch_costs_little() -> None:
         derive(given, of)
         taken.append(time.perf_counter() - start)
     assert min(taken) < 0.005  # 0.5 ms on a quiet core
+
+
+def test_an_empty_batch_and_one_of_deletes_get_their_derived_columns() -> None:
+    of = contract(ID, NOTE, row_filter="id > 1", derived=(derived("x", "text", "upper(note)"),))
+    for rows in ([], [{"id": 1, "_op": "d"}], [{"_op": "t"}]):
+        kept, _ = keep_matching(changes(of, rows), of)
+        done, rejects = derive(kept, of)
+        assert rejects is None
+        assert done.table["x"].to_pylist() == [None] * len(rows)
+        assert done.table.schema.field("x").type == pa.string()
+
+
+def test_a_fault_of_one_row_is_found_even_where_sql_cannot_try() -> None:
+    # DuckDB refuses TRY around functions that may answer differently; halving finds the row.
+    sql = "CASE WHEN id = 77 THEN CAST(note AS BIGINT) ELSE id + CAST(random() AS BIGINT) * 0 END"
+    table = changes(contract(ID, NOTE), [{"id": i, "note": "private text"} for i in range(200)]).table
+    (found,) = evaluate([Expression(sql, pa.int64(), ("id", "note"))], table)
+    assert found.failed is not None
+    assert [i for i, failed in enumerate(found.failed.to_pylist()) if failed] == [77]
+    assert found.values.to_pylist() == [None if i == 77 else i for i in range(200)]

@@ -183,6 +183,13 @@ def test_keys_before_and_after_a_change_get_the_tokens_of_the_key_columns() -> N
     assert result["_next_key"].null_count == 2
 
 
+def test_a_key_of_another_shape_than_its_columns_is_masked_to_null_and_never_shown() -> None:
+    keys = ['{"id": "no number", "phone": 12}', '{"id": [1], "phone": null}', '{"other": 1}']
+    given = changes(PERSON, [{"_next_key": key} for key in keys])
+    result = [json.loads(text) for text in mask(given, PERSON, KEYS).table["_next_key"].to_pylist()]
+    assert result == [{"id": None, "phone": "**"}, {"id": None, "phone": None}, {}]
+
+
 def test_dropped_columns_leave_no_trace() -> None:
     given = changes(
         PERSON, [{"secret": None, "email": None}], unset={"secret": [True], "email": [True]}, flags={"secret": ["nan"]}
