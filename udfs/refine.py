@@ -90,7 +90,9 @@ def _reasons(flags: Mapping[str, pa.StringArray], length: int) -> pa.Array:
 def _lists(labels: Mapping[str, pa.Array], length: int) -> pa.Array:
     if not labels:
         return pa.nulls(length, pa.list_(pa.string()))
-    joined = pc.binary_join_element_wise(*labels.values(), "\n", null_handling="skip")
+    # Not null_handling="skip": Arrow 16 then leaves out the rows in which all are null.
+    ended = [pc.binary_join_element_wise(texts, "\n", "") for texts in labels.values()]
+    joined = pc.utf8_rtrim(pc.binary_join_element_wise(*ended, "", null_handling="replace"), "\n")
     return pc.split_pattern(pc.if_else(pc.equal(joined, ""), pa.scalar(None, pa.string()), joined), "\n")
 
 
