@@ -186,6 +186,10 @@ class Stack:
         """The schema registry's Confluent API, as a contract names it."""
         return schema_registry.url(self.place("registry"))
 
+    def put_schemas(self, schemas: Mapping[int, str]) -> None:
+        """Put Avro schemas (id -> JSON text) into the stack's registry, which must hold none yet."""
+        schema_registry.put_schemas(self.place("registry"), schemas)
+
     def address(self, component: str) -> str:
         """Give what a user connects to; raises NotRunning for a component that this home has never started."""
         return _component(component).address(self.place(component))
