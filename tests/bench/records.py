@@ -32,11 +32,16 @@ Longs = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Records:
-    """The content of consecutive records, from number `first` on: one array a field."""
+    """The content of consecutive records, from number `first` on: one array a field.
+
+    Several writers may share the work: each takes one lane, the customers whose key leaves that remainder by `lanes`.
+    """
 
     first: int
     count: int
     seed: int = 1
+    lane: int = 0
+    lanes: int = 1
 
     @cached_property
     def number(self) -> Longs:
@@ -46,7 +51,8 @@ class Records:
     @cached_property
     def ident(self) -> Longs:
         """The customers' keys."""
-        return np.random.default_rng([self.seed, self.first]).integers(1, KEYS + 1, self.count)
+        drawn = np.random.default_rng([self.seed, self.first]).integers(0, KEYS // self.lanes, self.count)
+        return drawn * self.lanes + self.lane
 
     @cached_property
     def _spread(self) -> Longs:

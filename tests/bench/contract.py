@@ -1,0 +1,49 @@
+"""The benchmark's contracts and keys: one file a stream, all of the same shape."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from string import Template
+
+from contracts.load import load_contract
+from contracts.model import Contract, Encoding
+from udfs.keys import KeyRing
+
+TEMPLATE = Path(__file__).with_name("customers.odcs.yaml")
+KEY_ID = "bench"
+
+
+def write_contracts(
+    folder: Path, streams: Sequence[tuple[str, str]], encoding: Encoding, registry: str | None = None
+) -> list[Contract]:
+    """Write a contract for each (stream, topic), and give them as loaded."""
+    folder.mkdir(parents=True, exist_ok=True)
+    line = f"  - {{vendor: tidegate, property: registry, value: '{registry}'}}" if registry else ""
+    template = Template(TEMPLATE.read_text(encoding="utf-8"))
+    found = []
+    for stream, topic in streams:
+        path = folder / f"{stream}.odcs.yaml"
+        text = template.substitute(stream=stream, topic=topic, encoding=encoding.value, registry=line)
+        path.write_text(text, encoding="utf-8")
+        found.append(load_contract(path))
+    return found
+
+
+def secret() -> bytes:
+    """Give the benchmark's mask key: always the same one, because nothing it hides is anybody's."""
+    return hashlib.sha256(b"the benchmark hides nothing").digest()
+
+
+def keys() -> KeyRing:
+    """Give the benchmark's key ring."""
+    return KeyRing({KEY_ID: secret()})
+
+
+def write_keys(path: Path) -> Path:
+    """Write the key file."""
+    path.touch(mode=0o600)
+    path.write_text(f"{KEY_ID} = {base64.b64encode(secret()).decode()}\n", encoding="utf-8")
+    return path
