@@ -73,12 +73,12 @@ class Cluster:
             time.sleep(0.2)
 
     def submit(self, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
-        """Submit jobs/ingest.py with `flink run`, detached, and give the job's id.
+        """Submit jobs/entry/ingest.py with `flink run`, detached, and give the job's id.
 
         `environment` names the Flink configuration and library folders. Raises JobRefused with the client's words.
         """
         flink = Path(pyflink.__file__).parent / "bin" / "flink"
-        job = Path(__file__).parent / "ingest.py"
+        job = Path(__file__).parent / "entry" / "ingest.py"
         python = ["-pyexec", sys.executable, "-pyclientexec", sys.executable]
         command = [str(flink), "run", "-d", "-m", self.address, *python, "-py", str(job), *arguments]
         done = subprocess.run(
@@ -106,9 +106,10 @@ class Cluster:
 
 
 def _last_words(output: str) -> str:
-    """Give the sentence that explains a failed `flink run`: the last line of a Python or Java error."""
-    causes = [
-        line for line in output.splitlines() if re.match(r"^(?:Caused by: )?[\w.$]+(?:Error|Exception|Refused)", line)
-    ]
-    said = causes[-1] if causes else output.strip().splitlines()[-1] if output.strip() else "no output"
-    return f"`flink run` did not submit the job: {said.removeprefix('Caused by: ')}"
+    """Give the sentence that explains a failed `flink run`: the job's own Python error, else the last Java cause."""
+    said = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith(("\t", "    "))]
+    python = [line for line in said if re.match(r"^[\w.]+(?:Error|Exception|Refused|Unavailable)\b", line)]
+    java = [line for line in said if line.startswith("Caused by: ")]
+    own = [line for line in python if not line.startswith(("java.", "org."))]
+    found = own or java or python or said or ["no output"]
+    return f"`flink run` did not submit the job: {found[-1].removeprefix('Caused by: ')}"

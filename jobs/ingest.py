@@ -1,9 +1,8 @@
-"""The ingest job: Kafka change topics into Delta tables. Submitted with `flink run -py jobs/ingest.py`."""
+"""The ingest job: Kafka change topics into Delta tables. Submitted with `flink run -py jobs/entry/ingest.py`."""
 
 from __future__ import annotations
 
 import re
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -35,7 +34,7 @@ def build(environment: StreamExecutionEnvironment, settings: IngestSettings) -> 
     for lane, streams in enumerate(lanes(contracts, settings.commit_lanes)):
         tables.create_temporary_view(f"watermarked_{lane}", _union([_watermarked(tables, c) for c in streams]))
         tables.create_temporary_view(f"staged_{lane}", tables.sql_query(statement("staged", lane=lane)))
-        windowed = statement("windowed", lane=lane, seconds=f"{settings.commit_seconds}")
+        windowed = statement("windowed", lane=lane, every=interval(settings.commit_seconds * 1000))
         tables.create_temporary_view(f"windowed_{lane}", tables.sql_query(windowed))
         statements.add_insert_sql(statement("commit", lane=lane))
     statements.attach_as_datastream()
@@ -58,16 +57,25 @@ def _functions(tables: StreamTableEnvironment, settings: IngestSettings) -> None
 def _watermarked(tables: StreamTableEnvironment, contract: Contract) -> Table:
     """Give one stream's sections with Flink's watermark on them, for the dashboard (verdicts use the durable one)."""
     sections = tables.to_data_stream(tables.sql_query(statement("of_stream", stream=contract.stream)))
-    delay = contract.event_time.out_of_orderness_ms / 1000
+    delay = interval(contract.event_time.out_of_orderness_ms)
     schema = (
         Schema.new_builder()
         .column("stream_name", "STRING")
         .column("event_time", "TIMESTAMP_LTZ(3)")
         .column("section", "STRING")
-        .watermark("event_time", f"event_time - INTERVAL '{delay:.3f}' SECOND(9, 3)")
+        .watermark("event_time", f"event_time - INTERVAL '{delay}' DAY TO SECOND(3)")
         .build()
     )
     return tables.from_data_stream(sections, schema)
+
+
+def interval(milliseconds: int) -> str:
+    """Give a duration as Flink SQL writes it: days hours:minutes:seconds, below 100 days."""
+    seconds, rest = divmod(milliseconds, 1000)
+    minutes, second = divmod(seconds, 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    return f"{days} {hour:02}:{minute:02}:{second:02}.{rest:03}"
 
 
 def _union(branches: Sequence[Table]) -> Table:
@@ -153,6 +161,3 @@ def main(arguments: Sequence[str]) -> None:
     build(environment, settings)
     environment.execute_async(f"tidegate {settings.pipeline}")
 
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

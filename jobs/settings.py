@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,4 +45,4 @@ class IngestSettings:
 
     def load(self) -> tuple[Contract, ...]:
         """Load the pipeline's contracts; raises ContractError with all faults."""
-        return load_contracts(Path(self.contracts))
+        return load_contracts(Path(self.contracts), dict(os.environ))

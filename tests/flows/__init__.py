@@ -1,0 +1,1 @@
+"""Flows through real Kafka, a real Flink cluster and real object storage."""
