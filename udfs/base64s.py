@@ -27,7 +27,7 @@ def decode(text: pa.StringArray) -> tuple[pa.BinaryArray, Mask | None]:
     if wrong.any() or not _ALPHABET[held].all():
         return _decode_some(text, wrong)
     # Every text is a multiple of four characters, so the texts decode as one.
-    whole = binascii.a2b_base64(held)
+    whole = binascii.a2b_base64(held.data)
     return _packed(whole, starts // 4 * 3, ends // 4 * 3 - padding, text), None
 
 

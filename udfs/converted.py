@@ -28,7 +28,8 @@ class Converted:
 
 def flagged(values: pa.Array, infinite: Mask | None = None, outside: Mask | None = None) -> Converted:
     """Give the values with null and a reason where a mask is true; infinite wins over outside."""
-    reasons = [(mask, reason) for mask, reason in ((outside, OUT_OF_RANGE), (infinite, INFINITY)) if _any(mask)]
+    both = ((outside, OUT_OF_RANGE), (infinite, INFINITY))
+    reasons = [(mask, reason) for mask, reason in both if mask is not None and mask.any()]
     if not reasons:
         return Converted(values)
     flags = pa.nulls(len(values), pa.string())
@@ -52,7 +53,7 @@ def all_wrong(values: pa.Array, stored: pa.DataType) -> Converted:
 
 def without(values: pa.Array, mask: Mask | None) -> pa.Array:
     """Give the values with null where the mask is true."""
-    if not _any(mask):
+    if mask is None or not mask.any():
         return values
     if pa.types.is_nested(values.type):
         # if_else does not take every nested type: a null index does the same.

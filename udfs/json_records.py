@@ -132,7 +132,7 @@ def _decimal(value: Json, kind: pa.DataType) -> Decimal:
 
 def _fits(number: Decimal, kind: pa.DataType) -> bool:
     exponent = number.normalize().as_tuple().exponent if len(number.as_tuple().digits) < 28 else _exponent(number)
-    return -int(exponent) <= kind.scale and number.adjusted() < kind.precision - kind.scale
+    return bool(-int(exponent) <= kind.scale and number.adjusted() < kind.precision - kind.scale)
 
 
 def _exponent(number: Decimal) -> int:
