@@ -49,6 +49,7 @@ MEANINGS: tuple[tuple[str, type[LakehouseError], str], ...] = (
     ("unauthenticated", WrongCredentials, "Correct the key."),
     ("permission denied", NotWritable, "Let the process's user write there."),
     ("read-only file system", NotWritable, "Mount it writable, or choose another lake."),
+    ("file exists", NotWritable, "A file stands where a folder must be: choose another lake."),
     ("not a directory", NotWritable, "A file stands where a folder must be: choose another lake."),
 )
 

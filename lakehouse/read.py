@@ -78,7 +78,7 @@ def table_status(lake: Lake) -> list[TableStatus]:
 def _status(lake: Lake, name: str) -> TableStatus:
     with lake.explained(f"open table {name}"):
         table = DeltaTable(lake.table_uri(name), storage_options=dict(lake.storage_options))
-        files = pa.record_batch(table.get_add_actions(flatten=True))
+        files = pa.table(table.get_add_actions(flatten=True))
         newest = table.history(1)[0]
     rows = pc.sum(files["num_records"]).as_py() or 0
     size = pc.sum(files["size_bytes"]).as_py() or 0
