@@ -39,6 +39,11 @@ class Shape:
     envelope: bool
     unknown: UnknownFields
 
+    @property
+    def exact(self) -> bool:
+        """Whether numbers with a fraction may end as decimals or as text, so that no digit may be lost."""
+        return not self.envelope or self.unknown is UnknownFields.KEEP
+
     @classmethod
     def of(cls, contract: Contract) -> Shape:
         """Give the shape of a contract's messages."""
@@ -151,7 +156,7 @@ class _Reader:
     def _record(self, index: int, value: bytes) -> Json | None:
         """Give one record in the wanted shape, or None when it is counted as something else than a change."""
         try:
-            record = parse(value, exact=not self.shape.envelope)
+            record = parse(value, exact=self.shape.exact)
         except NotReadable:
             return self._last_resort(value)
         if record is None:
