@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -147,12 +148,33 @@ class KafkaClient:
         except (AuthorizationError, SaslAuthenticationFailedError) as error:
             raise KafkaProblem(f"Kafka at {self.bootstrap} refuses the login: check {self.file} ({error})") from None
         except (KafkaTimeoutError, KafkaConnectionError) as error:
-            raise KafkaProblem(
-                f"no Kafka broker answers at {self.bootstrap} ({type(error).__name__}): check the address, the "
-                "security settings, and that the broker runs (`tidegate stack status`)"
-            ) from error
+            raise KafkaProblem(self._unreachable(error)) from error
         except KafkaError as error:
             raise KafkaProblem(f"Kafka at {self.bootstrap}: {type(error).__name__}: {error}") from error
+
+    def _unreachable(self, error: Exception) -> str:
+        """Say why no connection came about: nobody listens, or who listens does not let us in."""
+        name = type(error).__name__
+        if not any(_listens(address) for address in self.bootstrap.split(",")):
+            return f"no Kafka broker answers at {self.bootstrap} ({name}): check the address, and that the broker runs"
+        if not self.file:
+            return (
+                f"a server listens at {self.bootstrap}, but gives no answer that Kafka would without TLS and login "
+                f"({name}): if it wants them, give --kafka-config FILE"
+            )
+        return (
+            f"the broker at {self.bootstrap} does not let us in with {self.file} ({name}): "
+            "check security.protocol, user, password and certificates"
+        )
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.strip().rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=2.0).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _read(path: Path) -> dict[str, str]:

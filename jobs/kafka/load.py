@@ -7,9 +7,9 @@ Lines of one partition are written in the order of the files; offsets are Kafka'
 from __future__ import annotations
 
 import base64
-import binascii
 import gzip
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from typing import IO, Any
 
 import orjson
 from kafka.errors import KafkaError
+from kafka.serializer import Serializer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
@@ -66,7 +67,7 @@ def load_files(
     with Progress(*columns, console=console or Console(quiet=True), transient=True) as bar:
         task = bar.add_task("load", total=len(messages))
         with kafka.producer(
-            max_request_size=LARGEST_REQUEST_BYTES, linger_ms=20, value_serializer=_serialized
+            max_request_size=LARGEST_REQUEST_BYTES, linger_ms=20, value_serializer=_Values()
         ) as producer:
             sent = []
             for message in messages:  # one call a message is the client's interface; this is not the main path
@@ -80,13 +81,13 @@ def load_files(
 
 def read_messages(file: str) -> Iterator[Message]:
     """Give the messages of one file; raises KafkaProblem with file and line for one that cannot be read."""
-    for name, content in _opened(file):
-        for number, line in enumerate(content, start=1):
-            if line.strip():
-                try:
-                    yield _message(orjson.loads(line))
-                except (ValueError, TypeError, KeyError, AttributeError, binascii.Error) as error:
-                    raise KafkaProblem(f"{name}:{number}: not a message ({_what(error)}); {_EXPECTED}") from None
+    try:
+        for name, content in _opened(file):
+            for number, line in enumerate(content, start=1):
+                if line.strip():
+                    yield _message(line, f"{name}:{number}")
+    except (OSError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+        raise KafkaProblem(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 _EXPECTED = 'expected {"topic", "partition", "key_b64", "value_b64", "headers"} with base64 text'
@@ -94,17 +95,14 @@ _EXPECTED = 'expected {"topic", "partition", "key_b64", "value_b64", "headers"} 
 
 def _opened(file: str) -> Iterator[tuple[str, IO[bytes]]]:
     archive, _, pattern = file.partition(".zip:")
-    try:
-        if pattern:
-            yield from _members(Path(f"{archive}.zip"), pattern)
-        elif file.endswith(".gz"):
-            with gzip.open(file, "rb") as content:
-                yield file, content  # type: ignore[misc]  # GzipFile reads as any binary file
-        else:
-            with Path(file).open("rb") as content:
-                yield file, content
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
-        raise KafkaProblem(f"{file} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+    if pattern:
+        yield from _members(Path(f"{archive}.zip"), pattern)
+    elif file.endswith(".gz"):
+        with gzip.open(file, "rb") as content:
+            yield file, content  # type: ignore[misc]  # GzipFile reads as any binary file
+    else:
+        with Path(file).open("rb") as content:
+            yield file, content
 
 
 def _members(archive: Path, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
@@ -117,15 +115,20 @@ def _members(archive: Path, pattern: str) -> Iterator[tuple[str, IO[bytes]]]:
                 yield f"{archive}:{name}", member
 
 
-def _message(line: dict[str, Any]) -> Message:
-    return Message(
-        topic=str(line["topic"]),
-        partition=int(line["partition"]),
-        timestamp=line.get("timestamp"),
-        key=_bytes(line["key_b64"]),
-        value=_bytes(line["value_b64"]),
-        headers=tuple((str(name), base64.b64decode(value, validate=True)) for name, value in line.get("headers") or ()),
-    )
+def _message(line: bytes, where: str) -> Message:
+    try:
+        read: dict[str, Any] = orjson.loads(line)
+        headers = read.get("headers") or ()
+        return Message(
+            topic=str(read["topic"]),
+            partition=int(read["partition"]),
+            timestamp=read.get("timestamp"),
+            key=_bytes(read["key_b64"]),
+            value=_bytes(read["value_b64"]),
+            headers=tuple((str(name), base64.b64decode(value, validate=True)) for name, value in headers),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise KafkaProblem(f"{where}: not a message ({_what(error)}); {_EXPECTED}") from None
 
 
 def _bytes(text: str | None) -> bytes | None:
@@ -136,8 +139,9 @@ def _bytes(text: str | None) -> bytes | None:
 NOTHING = object()
 
 
-def _serialized(value: object) -> object:
-    return None if value is NOTHING else value
+class _Values(Serializer):  # type: ignore[misc]  # kafka-python has no types
+    def serialize(self, _topic: str, _headers: object, data: object) -> object:
+        return None if data is NOTHING else data
 
 
 def _send(producer: Any, message: Message) -> Any:

@@ -108,7 +108,9 @@ def _java(place: Place, heap: str) -> list[str]:
 
 
 def _cluster_id() -> str:
-    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    """Give a random id in Kafka's form: 16 bytes as base64, which the tool must not take for an option."""
+    text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    return _cluster_id() if text.startswith("-") else text
 
 
 KAFKA = Component(
