@@ -53,15 +53,10 @@ class Cluster:
         return None
 
     def why_failed(self, job_id: str) -> str | None:
-        """Give the root cause the cluster recorded for the job: its last lines, without the Java stack."""
-        trace = self._get(f"/jobs/{job_id}/exceptions").get("root-exception")
-        if not trace:
-            return None
-        lines = [line for line in trace.splitlines() if line.strip() and not line.lstrip().startswith(("at ", "..."))]
-        named = [
-            line.strip() for line in lines if re.match(r"^(?:lakehouse|jobs|udfs|contracts)\.[\w.]+: ", line.strip())
-        ]
-        return named[-1].split(": ", 1)[1] if named else lines[-1].strip()
+        """Give the newest failure the cluster recorded for the job, in one line; None when there was none."""
+        history = self._get(f"/jobs/{job_id}/exceptions").get("exceptionHistory", {}).get("entries") or []
+        trace = str(history[0].get("stacktrace", "")) if history else ""
+        return root_cause(trace) if trace else None
 
     def cancel(self, job_id: str, timeout_seconds: float = 60.0) -> None:
         """Cancel the job and wait until it has ended."""
@@ -103,6 +98,18 @@ class Cluster:
             ) from error
         response.raise_for_status()
         return response
+
+
+def root_cause(trace: str) -> str:
+    """Give the line of a Java stack trace that tells the cause: our Python error where there is one."""
+    lines = [line.rstrip() for line in trace.splitlines() if line.strip()]
+    python = [n for n, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    if python:
+        told = [line for line in lines[python[-1] + 1 :] if not line.startswith((" ", "\t"))]
+        if told:
+            return told[0]
+    causes = [line for line in lines if line.startswith("Caused by: ")]
+    return (causes[-1] if causes else lines[0]).removeprefix("Caused by: ")
 
 
 def _last_words(output: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -18,6 +19,8 @@ from lakehouse.parking import Parking
 from lakehouse.standing import standing_of
 
 POLL_SECONDS = 0.5
+ASK_SECONDS = 5.0  # between two questions for the job's failures
+PATIENCE_SECONDS = 180.0  # a job that keeps failing is given up when nothing was committed for so long
 LONGEST_BACKOFF_SECONDS = 60.0
 
 Partition = tuple[str, int]  # topic, partition
@@ -38,6 +41,7 @@ def follow(
     JobFailed with the cluster's reason when the job ended and is not supervised.
     """
     catching = CatchUp(launch)
+    troubles = Troubles(console, give_up=not supervise)
     submitted_again, backoff = 0, 1.0
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not until_caught_up) as bar:
@@ -47,6 +51,7 @@ def follow(
             if until_caught_up and catching.complete():
                 launch.cluster.cancel(job_id)
                 break
+            troubles.look(launch, job_id, bar.tasks[0].completed)
             reason = _ended(launch, job_id)
             if reason is not None:
                 if not supervise:
@@ -59,6 +64,34 @@ def follow(
                     job_id, backoff, submitted_again = again, 1.0, submitted_again + 1
             sleep(POLL_SECONDS)
     return {"job": job_id, "submitted_again": submitted_again, "parked": sorted(catching.parked())}
+
+
+class Troubles:
+    """Tells of failures that the cluster recovers from by itself, each once; gives up when they stop all progress."""
+
+    def __init__(self, console: Console, *, give_up: bool) -> None:
+        self._console = console
+        self._give_up = give_up
+        self._asked = self._moved = time.monotonic()
+        self._done = -1.0
+        self._told = ""
+
+    def look(self, launch: Launch, job_id: str, done: float) -> None:
+        """Ask the cluster now and then; raises JobFailed when the job fails again and again without progress."""
+        now = time.monotonic()
+        if done != self._done:
+            self._done, self._moved = done, now
+        if now - self._asked < ASK_SECONDS:
+            return
+        self._asked = now
+        with suppress(ClusterUnreachable):
+            failure = launch.cluster.why_failed(job_id)
+            if failure and failure != self._told:
+                self._told = failure
+                self._console.print(f"the job failed and starts again: {failure}", highlight=False, markup=False)
+        if self._told and self._give_up and now - self._moved > PATIENCE_SECONDS:
+            launch.cluster.cancel(job_id)
+            raise JobFailed(f"job {job_id} fails again and again, nothing was committed for a while: {self._told}")
 
 
 def _ended(launch: Launch, job_id: str) -> str | None:

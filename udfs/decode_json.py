@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from contracts.model import Contract, Encoding, Envelope, UnknownFields
@@ -76,6 +77,20 @@ def decode_json(values: pa.BinaryArray, row: Ints, contract: Contract, shape: Sh
     return decoded
 
 
+def _narrowed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Give only what the schema names: a reader that looks for unknown fields also infers those of other images."""
+    if table.schema.equals(schema):
+        return table
+    return pa.Table.from_arrays([_declared(_one(table[field.name]), field.type) for field in schema], schema=schema)
+
+
+def _declared(column: pa.Array, wanted: pa.DataType) -> pa.Array:
+    if column.type.equals(wanted) or not pa.types.is_struct(wanted):
+        return column
+    parts = [pc.struct_field(column, inner.name) for inner in wanted]
+    return pa.StructArray.from_arrays(parts, fields=list(wanted), mask=column.is_null())
+
+
 class _Reader:
     """Reads the values of one schema into pieces."""
 
@@ -114,7 +129,7 @@ class _Reader:
         if table is None:
             self._split(index)
         elif self.shape.unknown is UnknownFields.IGNORE or not self._has_unknown(table):
-            self._keep(index, table.select(self.shape.schema.names))
+            self._keep(index, _narrowed(table, self.shape.schema))
         else:
             self._singly(index)
 
