@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +23,9 @@ LAKE_VARIABLE, KAFKA_VARIABLE, CLUSTER_VARIABLE = "TIDEGATE_LAKE", "TIDEGATE_KAF
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 contract_app = typer.Typer(no_args_is_help=True, help="Work with stream contracts.")
 app.add_typer(contract_app, name="contract")
-out, err = Console(), Console(stderr=True)
+# A pipe or a log file is no terminal of 80 columns.
+WIDTH = None if sys.stdout.isatty() else 160
+out, err = Console(width=WIDTH), Console(stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 LakeUri = Annotated[

@@ -29,7 +29,7 @@ CONTRACTS = PROJECT / "contracts" / "shop"
 PIPELINE = "demo"
 COMMIT_SECONDS = 2
 CURRENT = """
-SELECT id, email, name, status, balance, _op, _event_time
+SELECT id, left(email, 12) || '...' || regexp_extract(email, '@.*') AS email, name, status, balance, _op, _event_time
 FROM users_changes
 QUALIFY row_number() OVER (PARTITION BY id ORDER BY _position_major DESC NULLS LAST, _position_minor DESC) = 1
     AND _op <> 'd'
