@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from contracts.model import Encoding
 from jobs.launch import Launch, Request
 from jobs.stack import Stack
 from tests.bench.contract import write_contracts, write_keys
@@ -177,6 +176,11 @@ def latency(pipeline: Pipeline, per_second: int, seconds: float, settle_seconds:
     return Latency(rate, len(found), float(p50), float(p99), float(found.max()))
 
 
-def stack_components(encoding: Encoding) -> tuple[str, ...]:
-    """Give what a run needs."""
-    return ("kafka", "flink", "registry") if encoding is Encoding.AVRO else ("kafka", "flink")
+def memory(pipeline: Pipeline, per_second: int, seconds: float, settle_seconds: float = 30.0) -> list[int]:
+    """Give the memory (bytes) of TaskManager and workers, sample by sample, while records come in at an even pace."""
+    pipeline.load.create()
+    with pipeline.running():
+        pace(pipeline.load, per_second, settle_seconds)
+        with Processes(pipeline.stack) as processes:
+            pace(pipeline.load, per_second, seconds, first=int(per_second * settle_seconds))
+    return processes.flink_memory()

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -22,6 +23,7 @@ from tests.bench.records import Records
 
 CHUNK = 50_000  # records made at once
 WRITERS = 2  # processes
+PACED_CHUNK = 2_000  # small: making it must not be felt in the pace
 TICK_SECONDS = 0.02  # of the paced writer
 
 # Big batches, nothing compressed (Kafka Connect's default), one broker: the writer must be faster than any reader.
@@ -90,18 +92,22 @@ def pace(what: Load, per_second: int, seconds: float, first: int = 0) -> float:
     """Write so many records a second, evenly, and give the rate that was kept up."""
     producer = _producer(what.kafka, {"linger.ms": 5})
     total = int(per_second * seconds)
-    ready = [_messages(what, Records(first + n, min(CHUNK, total - n), what.seed)) for n in range(0, total, CHUNK)]
-    messages = [message for chunk in ready for message in chunk]
+    messages = _stream(what, first, total)
     started, sent = time.monotonic(), 0
     while sent < total:
         due = min(total, int((time.monotonic() - started) * per_second))
-        for message in messages[sent:due]:
+        for message in islice(messages, due - sent):
             _send(producer, *message)
         sent = due
         producer.poll(0)
         time.sleep(TICK_SECONDS)
     _finish(producer)
     return total / (time.monotonic() - started)
+
+
+def _stream(what: Load, first: int, count: int) -> Iterator[tuple[str, bytes, bytes, int]]:
+    for low in range(first, first + count, PACED_CHUNK):
+        yield from _messages(what, Records(low, min(PACED_CHUNK, first + count - low), what.seed))
 
 
 def _messages(what: Load, records: Records) -> Iterator[tuple[str, bytes, bytes, int]]:
