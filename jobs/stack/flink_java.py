@@ -63,8 +63,9 @@ def command(name: str, distribution: Path, folder: Path, log: Path, arguments: M
 
 def read(conf: Path) -> dict[str, str]:
     """Give the settings of a config.yaml with flat keys."""
-    content = yaml.safe_load((conf / "config.yaml").read_text(encoding="utf-8"))
-    return {key: str(value) for key, value in content.items()}
+    # BaseLoader: `true` and `0.10` stay the text they are.
+    content: dict[str, str] = yaml.load((conf / "config.yaml").read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+    return content
 
 
 def _class_path(folder: Path) -> str:
