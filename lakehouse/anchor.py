@@ -2,7 +2,7 @@
 
 The state is one JSON object in the commit's metadata (key `tidegate`), repeated in every commit, so that one read of
 the log's tail finds it. A partition is an array: [epoch, begins, highest event time, highest position's major and
-minor, when it was last active, end offset]; times in ms since the epoch.
+minor (doubled, as lakehouse.resent composes it), when it was last active, end offset]; times in ms since the epoch.
 """
 
 from __future__ import annotations

@@ -16,14 +16,12 @@ def judge_resent(
 ) -> tuple[Flags, dict[Partition, Position]]:
     """Give, for rows in the groups' order, which are resent, and the highest position of each partition afterwards.
 
-    Positions compare as (major, minor); a null major (initial snapshot) is below every other. Rows with judged false
-    (incremental snapshots) and rows without any position are never resent and raise nothing.
+    Positions compare as (major, minor). Rows with judged false are never resent and raise nothing.
     """
     resent = np.zeros(len(major), np.bool_)
     after = dict(highest)
-    placed = judged & ~((major == NONE) & (minor == NONE))
     for partition, rows in groups:
-        where = np.flatnonzero(placed[rows]) + rows.start
+        where = np.flatnonzero(judged[rows]) + rows.start
         if not len(where):
             continue
         before = highest.get(partition, (NONE, NONE))
@@ -35,6 +33,15 @@ def judge_resent(
         top = int(np.argmax(ranks))
         after[partition] = (int(majors[top]), int(minors[top]))
     return resent, after
+
+
+def compose_minor(minor: Ints, second: Flags) -> Ints:
+    """Give minor positions in which the second half of a key change stands above the first.
+
+    Debezium sends a key change as a delete and a create that share one position, and may share a partition.
+    """
+    composed: Ints = minor * 2 + second
+    return composed
 
 
 def _ranks(major: Ints, minor: Ints) -> Ints:

@@ -16,7 +16,7 @@ from lakehouse.anchor import AnchorState, PartitionState
 from lakehouse.batches import Loaded, counts_of
 from lakehouse.groups import NONE, Flags, Groups, Ints, Partition, group_rows, int64s
 from lakehouse.kind import Batch
-from lakehouse.resent import judge_resent
+from lakehouse.resent import compose_minor, judge_resent
 from lakehouse.watermark import Lateness, Seen, judge_lateness
 
 
@@ -89,21 +89,21 @@ def _milliseconds(column: pa.ChunkedArray) -> Ints:
 def _resent(
     rows: pa.Table, groups: Groups, partitions: Mapping[Partition, PartitionState]
 ) -> tuple[Flags, Mapping[Partition, tuple[int, int]]]:
-    highest = {
-        p: (NONE if s.major is None else s.major, NONE if s.minor is None else s.minor)
-        for p, s in partitions.items()
-        if s.major is not None or s.minor is not None
-    }
-    major, minor = rows["_position_major"], rows["_position_minor"]
-    if major.null_count == len(rows) == minor.null_count:  # plain events
+    highest = {p: (s.major, s.minor) for p, s in partitions.items() if s.major is not None and s.minor is not None}
+    major = rows["_position_major"]
+    if major.null_count == len(rows):
         return np.zeros(len(rows), np.bool_), highest
-    snapshot = rows["_snapshot"]
-    judged = np.ones(len(rows), np.bool_)
-    if snapshot.null_count < len(rows):
-        judged = ~pc.fill_null(pc.equal(snapshot, "incremental"), False).to_numpy()
-    return judge_resent(
-        groups.ordered(int64s(major)), groups.ordered(int64s(minor)), groups.ordered(judged), groups, highest
-    )
+    minor = compose_minor(int64s(rows["_position_minor"]), _flags(pc.is_valid(rows["_previous_key"])))
+    judged = _flags(pc.is_valid(major))  # rows of an initial snapshot share one position, and no major
+    if rows["_snapshot"].null_count < len(rows):  # rows of an incremental snapshot are read beside the log
+        judged &= ~_flags(pc.fill_null(pc.equal(rows["_snapshot"], "incremental"), False))
+    ordered = groups.ordered(int64s(major)), groups.ordered(minor), groups.ordered(judged)
+    return judge_resent(*ordered, groups, highest)
+
+
+def _flags(column: pa.ChunkedArray) -> Flags:
+    flags: Flags = column.to_numpy()
+    return flags
 
 
 def _epoch_column(loaded: Loaded, epochs: Mapping[str, int]) -> pa.Array:

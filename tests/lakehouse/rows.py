@@ -7,14 +7,15 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import duckdb
 import pyarrow as pa
+from deltalake import DeltaTable
 
 from contracts.columns import OTHERS, QUARANTINE, refined_schema
 from contracts.model import Contract, Encoding, Envelope, Field, Mask
 from contracts.types import parse_type
 from lakehouse.commit import StreamTables
 from lakehouse.lake import Lake
-from lakehouse.read import connect
 from lakehouse.segments import Range, Section, SectionRef, write_segment
 
 NOW = 1_800_000_000_000  # ms
@@ -120,9 +121,11 @@ def write(lake: Lake, *sections: Section) -> list[SectionRef]:
 
 def offsets(lake: Lake, table: str = "orders_changes") -> list[tuple[int, int]]:
     """Give (partition, offset) of every row of a table, sorted."""
-    connection = connect(lake)
-    return connection.execute(f"SELECT _partition, _offset FROM {table} ORDER BY ALL").fetchall()
+    return sorted((partition, offset) for partition, offset in values(lake, "_partition, _offset", table))
 
 
 def values(lake: Lake, columns: str, table: str = "orders_changes") -> list[tuple[Any, ...]]:
-    return connect(lake).execute(f"SELECT {columns} FROM {table} ORDER BY _topic, _partition, _offset").fetchall()
+    """Give columns of a table as deltalake reads it, in the order of topic, partition, offset."""
+    held = DeltaTable(lake.table_uri(table), storage_options=dict(lake.storage_options)).to_pyarrow_table()
+    query = f"SELECT {columns} FROM held ORDER BY _topic, _partition, _offset, _ingested_at"
+    return duckdb.connect().register("held", held).execute(query).fetchall()

@@ -145,3 +145,28 @@ def test_a_restart_judges_like_the_run_before(lake: Lake) -> None:
         report = stream.commit(refs, gaps=no_gaps, now_ms=NOW)
         assert report.watermark_ms == 990_000
     assert values(lake, "_late, _lateness_ms, _resent") == [(False, 0, False), (True, 90_000, True), (False, 0, True)]
+
+
+def test_snapshot_rows_are_never_resent(local: Lake) -> None:
+    first = {"_position_major": None, "_position_minor": 9, "_op": "r", "_snapshot": "true"}
+    beside = {"_op": "r", "_snapshot": "incremental", "_position_major": 50, "_position_minor": 50}
+    rows = [
+        row(0, **first),
+        row(1, **first),
+        row(2),
+        row(3, **beside),
+        row(4),
+        row(5, **{**first, "_snapshot": "last"}),
+    ]
+    report = tables(local).commit(write(local, section(rows)), gaps=no_gaps, now_ms=NOW)
+    assert report.counts["resent"] == 0
+
+
+def test_a_key_change_is_resent_only_when_both_halves_come_again(local: Lake) -> None:
+    place = {"_position_major": 5, "_position_minor": 5}
+    halves = [lambda n: row(n, _op="d", **place), lambda n: row(n, _op="c", _previous_key='{"id":1}', **place)]
+    stream = tables(local)
+    for offset in (0, 2):
+        rows = [half(offset + index) for index, half in enumerate(halves)]
+        stream.commit(write(local, section(rows)), gaps=no_gaps, now_ms=NOW)
+    assert [resent for (resent,) in values(local, "_resent")] == [False, False, True, True]

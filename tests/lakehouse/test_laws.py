@@ -44,7 +44,7 @@ def batches(source: random.Random, partitions: int, begins: int) -> list[Section
 
 
 @given(st.integers(0, 10**6), st.integers(1, 3))
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_batches_replays_and_restarts_give_the_same_tables(seed: int, partitions: int) -> None:
     source = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -80,7 +80,7 @@ def verdicts_of_one_commit() -> list:
 
 
 @given(st.integers(0, 10**6))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_windows_that_fire_in_the_wrong_order_are_refused_not_lost(seed: int) -> None:
     source = random.Random(seed)
     with tempfile.TemporaryDirectory() as folder:
