@@ -61,7 +61,9 @@ def decode_avro(values: pa.BinaryArray, row: Ints, contract: Contract, schemas: 
         if writer.kind is not None:
             _count(decoded, row[index], writer.kind, contract)
         else:
-            _Group(values, row, contract, writer, schema_id, decoded).read(index)
+            group = _Group(values, row, contract, writer, schema_id, decoded)
+            group.read(index)
+            group.finish()
     return decoded
 
 
@@ -86,19 +88,30 @@ class _Group:
     ) -> None:
         self.values, self.row, self.contract, self.writer = values, row, contract, writer
         self.schema_id, self.into = schema_id, into
+        self.batches: list[tuple[Ints, pa.RecordBatch]] = []
 
     def read(self, index: Ints) -> None:
         """Read the values at `index` together; split them when that fails."""
         values = self.values if len(index) == len(self.values) else self.values.take(pa.array(index))
         batch = self.writer.reader.read(values) if self.writer.reader else self._one_by_one(index)
         if batch is not None:
-            self._keep(index, batch)
+            self.batches.append((index, batch))
         elif len(index) == 1:
             _refuse(self.into, self.row[index], "undecodable", "the datum does not fit its writer schema")
         else:
             self.into.fallbacks += 1
             for part in np.array_split(index, min(_PARTS, len(index))):
                 self.read(part)
+
+    def finish(self) -> None:
+        """Make one piece of what was read; several where fastavro's records differ in type."""
+        same = all(batch.schema.equals(self.batches[0][1].schema) for _, batch in self.batches)
+        if len(self.batches) > 1 and same:
+            index = np.concatenate([i for i, _ in self.batches])
+            table = pa.Table.from_batches([b for _, b in self.batches]).combine_chunks()
+            self.batches = [(index, table.to_batches()[0])]
+        for index, batch in self.batches:
+            self._keep(index, batch)
 
     def _one_by_one(self, index: Ints) -> pa.RecordBatch | None:
         """Read with fastavro: only for schemas that the vectorised reader does not take."""

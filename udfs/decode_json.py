@@ -17,9 +17,10 @@ import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from contracts.model import Contract, Encoding, Envelope, UnknownFields
-from udfs import connect_json, kinds, slices
+from udfs import connect_json, envelope_tail, kinds, position, slices
 from udfs.converted import Mask
 from udfs.decoded import SOURCE, Decoded, Piece, Refusal
+from udfs.envelope_tail import Template
 from udfs.json_records import Json, NotReadable, parse, shaped, unknown
 from udfs.slices import Ints
 from udfs.wire import Hints, json_type
@@ -28,6 +29,9 @@ _OPEN, _CLOSE = ord("{"), ord("}")
 _LEAF = 32  # records read one by one when their group failed
 _PARTS = 16  # groups a failed group is split into
 _MOST_BYTES = 1 << 28  # joined at once; Arrow's offsets are 32-bit
+_TEMPLATES = 3  # tails tried on a batch
+_WORTH_CUTTING = 256  # records with one tail, below which it costs more than it saves
+_AFTER_HEAD = b"}"  # closes the object that a record is without its tail
 _LENIENT = ("source", "op")  # a broken value there is null, and then told apart by kind
 
 
@@ -44,6 +48,11 @@ class Shape:
     def exact(self) -> bool:
         """Whether numbers with a fraction may end as decimals or as text, so that no digit may be lost."""
         return not self.envelope or self.unknown is UnknownFields.KEEP
+
+    @property
+    def images(self) -> pa.Schema:
+        """The part of the schema that stands before `source`."""
+        return pa.schema([f for f in self.schema if f.name in ("before", "after")])
 
     @classmethod
     def of(cls, contract: Contract) -> Shape:
@@ -105,13 +114,15 @@ class _Reader:
             return
         framed = _framed(self.values)
         whole = np.arange(len(self.values))
-        self._group(whole if framed.all() else whole[framed])
+        self._group(self._cut(whole if framed.all() else whole[framed]))
         self._singly(whole[~framed])
         if self.tables:
             self._finish()
 
     def _finish(self) -> None:
         index = np.concatenate([i for i, _ in self.tables])
+        if len(self.tables) > 1 and self.shape.envelope:
+            self.tables = [(i, _positioned(t)) for i, t in self.tables]
         table = pa.concat_tables([t for _, t in self.tables]) if len(self.tables) > 1 else self.tables[0][1]
         if len(self.tables) > 1 and (np.diff(index) < 0).any():
             order = np.argsort(index)
@@ -120,15 +131,38 @@ class _Reader:
         extra = pa.array([self.extras.get(int(i)) for i in index], pa.string()) if self.extras else None
         self.into.pieces.append(Piece(self.row[index], columns, self.hints, True, None, extra))
 
+    def _cut(self, index: Ints) -> Ints:
+        """Read the records whose envelope ends as that of one of them; give the index of the others."""
+        for _ in range(_TEMPLATES if self.shape.envelope else 0):
+            if len(index) < _WORTH_CUTTING:
+                break
+            values = self._take(index)
+            # A batch may begin with the rest of a snapshot: its middle tells more of it.
+            template = Template.of(values[len(values) // 2].as_py())
+            cut = template and envelope_tail.cut(values, template)
+            if not cut or len(cut.index) < _WORTH_CUTTING:
+                break
+            images = _read(cut.heads, self.shape.images, self.shape.unknown, _AFTER_HEAD)
+            if images is None or self._has_unknown(images):
+                break
+            table = images.select(self.shape.images.names)
+            for name, column in cut.columns.items():
+                table = table.append_column(name, column)
+            self.tables.append((index[cut.index], table))
+            index = np.delete(index, cut.index)
+        return index
+
+    def _take(self, index: Ints) -> pa.BinaryArray:
+        return self.values if len(index) == len(self.values) else self.values.take(pa.array(index))
+
     def _group(self, index: Ints) -> None:
         """Read records together; split them when that fails."""
         if not len(index):
             return
-        values = self.values if len(index) == len(self.values) else self.values.take(pa.array(index))
-        table = _read(values, self.shape)
+        table = _read(self._take(index), self.shape.schema, self.shape.unknown)
         if table is None:
             self._split(index)
-        elif self.shape.unknown is UnknownFields.IGNORE or not self._has_unknown(table):
+        elif not self._has_unknown(table):
             self._keep(index, _narrowed(table, self.shape.schema))
         else:
             self._singly(index)
@@ -196,7 +230,7 @@ class _Reader:
     def _last_resort(self, value: bytes) -> Json:
         """Ask the vectorised reader, which takes bare NaN and Inf: alone, a record must fare as it does in a group."""
         single = pa.array([value], pa.binary())
-        table = _read(single, self.shape) if _framed(single).all() else None
+        table = _read(single, self.shape.schema, self.shape.unknown) if _framed(single).all() else None
         if table is None or (self.shape.envelope and not slices.mask_of(_known_op(_one(table["op"]))).all()):
             raise NotReadable("decode", "undecodable", "the value is not valid JSON, or not a JSON object")
         return table.select(self.shape.schema.names).to_pylist()[0]
@@ -213,6 +247,8 @@ class _Reader:
         self.extras[index] = rest
 
     def _has_unknown(self, table: pa.Table) -> bool:
+        if self.shape.unknown is UnknownFields.IGNORE:
+            return False
         names: Collection[str] = table.schema.names
         if self.shape.envelope:
             names = [f.name for f in table.schema.field("after").type]
@@ -235,19 +271,22 @@ def _framed(values: pa.BinaryArray) -> Mask:
     return np.asarray(framed, np.bool_)
 
 
-def _read(values: pa.BinaryArray, shape: Shape) -> pa.Table | None:
-    """Read framed values together; None when not each of them is exactly one record of the wanted types."""
+def _read(values: pa.BinaryArray, schema: pa.Schema, unknown: UnknownFields, after: bytes = b"") -> pa.Table | None:
+    """Read values together, each followed by `after`; None when not each is exactly one record of the wanted types.
+
+    Together with `after` they must be framed.
+    """
     bounds = slices.offsets(values)
-    if int(bounds[-1] - bounds[0]) + len(values) > _MOST_BYTES:
+    if int(bounds[-1] - bounds[0]) + 2 * len(values) > _MOST_BYTES:
         return None
-    text = slices.joined(values)
-    other = "ignore" if shape.unknown is UnknownFields.IGNORE else "infer"
+    text = slices.joined(values, after)
+    other = "ignore" if unknown is UnknownFields.IGNORE else "infer"
     try:
         _whole_text(text).validate(full=True)
         table = pj.read_json(
             pa.BufferReader(text),
             read_options=pj.ReadOptions(use_threads=False, block_size=text.size + 1),
-            parse_options=pj.ParseOptions(explicit_schema=shape.schema, unexpected_field_behavior=other),
+            parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior=other),
         )
     except (pa.ArrowException, ValueError):
         return None
@@ -257,6 +296,19 @@ def _read(values: pa.BinaryArray, shape: Shape) -> pa.Table | None:
 def _whole_text(text: pa.Buffer) -> pa.StringArray:
     """Give all bytes as one text: the reader does not check that they are UTF-8, validating this value does."""
     return pa.StringArray.from_buffers(1, pa.py_buffer(np.array([0, text.size], np.int32)), text)
+
+
+def _positioned(table: pa.Table) -> pa.Table:
+    """Give a table whose `source` holds the position as numbers, as that of a cut record does."""
+    place = table.schema.get_field_index("source")
+    if table.schema.field(place).type == envelope_tail.CUT_SOURCE:
+        return table
+    source = _one(table.column(place))
+    held = dict(zip((f.name for f in source.type), source.flatten(), strict=True))
+    where = position.of_postgresql(held)
+    held |= {"major": where.major, "minor": where.minor}
+    fields = list(envelope_tail.CUT_SOURCE)
+    return table.set_column(place, "source", pa.StructArray.from_arrays([held[f.name] for f in fields], fields=fields))
 
 
 def _known_op(op: pa.StringArray) -> pa.BooleanArray:

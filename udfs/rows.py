@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 from contracts.columns import REFINED_META
 from contracts.model import Field
 from contracts.types import MICROS_UTC
-from udfs import kinds, placeholders, position, slices, wire
+from udfs import envelope_tail, kinds, placeholders, position, slices, wire
 from udfs.changes import META, SchemaSource
 from udfs.converted import Converted, Mask, without
 from udfs.decoded import SOURCE, Piece, Refusal
@@ -162,7 +162,7 @@ def _meta(piece: Piece, kafka: pa.Table, plan: Plan, now_ms: int) -> dict[str, p
         meta |= {"_op": _repeat(kinds.PLAIN, count, pa.string()), "_source_time": pa.nulls(count, MICROS_UTC)}
     else:
         source = _source(piece)
-        where = position.of_postgresql(source)
+        where = position.of_postgresql(source) if "sequence" in source else _cut_position(source)
         committed = pc.coalesce(_micros(source["ts_us"], 1), _micros(source["ts_ms"], 1000))
         snapshot = source["snapshot"]
         meta |= {
@@ -190,7 +190,12 @@ def _source(piece: Piece) -> dict[str, pa.Array]:
     """Give the children of `source` that are needed, null where the connector does not send them."""
     found = _children(piece.columns["source"])
     count = len(piece.row)
-    return {f.name: _as(found[f.name], f.type) if f.name in found else pa.nulls(count, f.type) for f in SOURCE}
+    wanted = envelope_tail.CUT_SOURCE if "major" in found else SOURCE
+    return {f.name: _as(found[f.name], f.type) if f.name in found else pa.nulls(count, f.type) for f in wanted}
+
+
+def _cut_position(source: Mapping[str, pa.Array]) -> position.Position:
+    return position.Position(source["major"], pc.coalesce(source["minor"], source["lsn"]))
 
 
 def _as(values: pa.Array, kind: pa.DataType) -> pa.Array:

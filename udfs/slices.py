@@ -10,8 +10,6 @@ import pyarrow.compute as pc
 Ints = npt.NDArray[np.int64]
 Bytes = npt.NDArray[np.uint8]
 
-_NEWLINE = pa.scalar(b"\n", pa.binary())
-
 
 def offsets(values: pa.Array) -> Ints:
     """Give where each value of a binary or string array begins in its data, and where the last one ends."""
@@ -42,10 +40,10 @@ def ranges(values: pa.Array, starts: Ints, ends: Ints) -> pa.BinaryArray:
     return pieces.take(pa.array(np.arange(1, 2 * count, 2)))
 
 
-def joined(values: pa.BinaryArray) -> pa.Buffer:
-    """Give all values as one buffer, a newline between them."""
-    whole = pa.ListArray.from_arrays(pa.array([0, len(values)], pa.int32()), values)
-    return pc.binary_join(whole, _NEWLINE)[0].as_buffer()
+def joined(values: pa.BinaryArray, after: bytes = b"") -> pa.Buffer:
+    """Give all values (none null) as one buffer, each followed by `after` and a newline."""
+    lines = pc.binary_join_element_wise(values, pa.scalar(after + b"\n", pa.binary()), pa.scalar(b"", pa.binary()))
+    return _held(lines).slice(0, int(offsets(lines)[-1]))
 
 
 def marks(mask: npt.NDArray[np.bool_]) -> pa.BooleanArray:
