@@ -59,7 +59,8 @@ def _show(stack: Stack, as_json: bool) -> None:
     if as_json:
         out.print_json(json.dumps([dataclasses.asdict(process) for process in found]))
         return
-    table = Table("component", "process", "state", "address", "pid", "log", title=str(stack.home), title_justify="left")
+    table = Table("component", "process", "state", "address", "pid", title=str(stack.home), title_justify="left")
+    table.add_column("log", overflow="fold")
     for p in found:
         state = "[green]healthy[/]" if p.healthy else f"[red]{p.missing}[/]"
         table.add_row(p.component, p.process, state, p.address, str(p.pid or "-"), str(Path(p.log)))

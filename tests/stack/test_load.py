@@ -26,10 +26,10 @@ def consumed(kafka: KafkaClient, topic: str) -> dict[int, list[dict[str, Any]]]:
 
     partitions = partitions_of(kafka, [topic])
     wanted = sum(end_offsets(kafka, partitions).values())
-    found = defaultdict(list)
+    found: dict[int, list[dict[str, Any]]] = defaultdict(list)
     with kafka.consumer(auto_offset_reset="earliest") as consumer:
         consumer.assign([TopicPartition(*p) for p in partitions])
-        while sum(map(len, found.values())) < wanted:
+        while sum(len(messages) for messages in found.values()) < wanted:
             for place, records in consumer.poll(timeout_ms=1000).items():
                 found[place.partition] += [{name: getattr(r, name) for name in KEPT} for r in records]
     return found

@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, component in TINY.items():
-        monkeypatch.setitem(COMPONENTS, name, component)  # type: ignore[arg-type]
+        monkeypatch.setitem(COMPONENTS, name, component)
 
 
 def pids(home: Path) -> dict[str, int]:
