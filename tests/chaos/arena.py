@@ -1,0 +1,217 @@
+"""Everything that runs in a chaos run: Kafka, Flink, S3, the supervised job, the producer; and what is seen of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from contracts.load import load_contracts
+from contracts.model import Contract
+from jobs.cluster import Cluster
+from jobs.credentials import lake_options
+from jobs.errors import TidegateError
+from jobs.kafka.client import KafkaClient
+from jobs.kafka.topics import ensure_topics
+from jobs.stack import Stack
+from lakehouse.errors import LakehouseError
+from lakehouse.lake import Lake
+from lakehouse.parking import Parking
+from lakehouse.standing import standing_of
+from tests.chaos.flow import Flow
+from tests.chaos.inject.sitecustomize import VARIABLE
+from tests.chaos.records import FLOWING, TOPICS, Topic
+
+HERE = Path(__file__).parent
+CONTRACTS = HERE / "contracts"
+PIPELINE = "chaos"
+COMMIT_SECONDS = 2
+# The product's own settings, but for the patience after a failure: here failures are the normal case.
+FLINK = {
+    "restart-strategy.exponential-delay.max-backoff": "2 s",
+    "restart-strategy.exponential-delay.reset-backoff-threshold": "10 s",
+}
+Partition = tuple[str, int]
+
+
+class Stalled(AssertionError):
+    """Something that must happen did not happen in time."""
+
+
+class Arena:
+    """The processes of one run; use it as a context manager, which stops all that it started."""
+
+    def __init__(self, home: Path, seed: int, rate: float, lake: str) -> None:
+        self.home = home.absolute()
+        self.where = "s3" if lake == "s3" else "local"
+        self._seed, self._rate = seed, rate
+        self._supervisor: subprocess.Popen[bytes] | None = None
+        self._servers = Stack(self.home, components=("kafka", "s3") if lake == "s3" else ("kafka",))
+        self.stack = Stack(self.home, components=("flink",), settings={"flink": FLINK})
+        self.flow: Flow
+
+    def __enter__(self) -> Arena:
+        self._before = dict(os.environ)
+        try:
+            self._start()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if "flow" in self.__dict__:
+            self.flow.stop()
+        if self._supervisor is not None:
+            self._supervisor.kill()
+            self._supervisor.wait()
+        for frozen in self.stack.workers():
+            with suppress(psutil.Error):
+                frozen.send_signal(signal.SIGKILL)
+        Stack(self.home).down()
+        os.environ.clear()
+        os.environ.update(self._before)
+
+    def _start(self) -> None:
+        for folder in ("armed", "fired"):
+            (self.home / folder).mkdir(parents=True, exist_ok=True)
+        self._servers.up()
+        os.environ.update({VARIABLE: str(self.home), "PYTHONPATH": str(HERE / "inject")})
+        if self.where == "s3":
+            os.environ.update(self._servers.s3_environment)
+        self.stack.up()
+        ensure_topics(self.kafka, {topic.name: topic.partitions for topic in TOPICS})
+        self._supervise()
+        self.flow = Flow(self.stack.kafka_address, self._seed, self._rate)
+        self.flow.start()
+
+    def _supervise(self) -> None:
+        """Run the product's own command; it submits the job again when a JobManager's death takes it away."""
+        command = [str(Path(sys.executable).parent / "tidegate"), "run", "--supervise", "--name", PIPELINE]
+        command += ["--contracts", str(CONTRACTS), "--kafka", self.stack.kafka_address, "--lake", self.lake.uri]
+        command += ["--cluster", self.stack.flink_address, "--commit-seconds", str(COMMIT_SECONDS)]
+        with self.supervisor_log.open("ab") as log:
+            self._supervisor = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def dismiss(self) -> None:
+        """Let the supervisor go, before the job is stopped for good."""
+        if self._supervisor is not None:
+            self._supervisor.kill()
+            self._supervisor.wait()
+            self._supervisor = None
+
+    def resubmitted(self) -> int:
+        """Give how often the supervisor has submitted the job again."""
+        return self.supervisor_log.read_text(encoding="utf-8", errors="replace").count("submitting it again")
+
+    # --- what there is
+
+    @cached_property
+    def kafka(self) -> KafkaClient:
+        """Administration of the broker."""
+        return KafkaClient.from_file(None, self.stack.kafka_address)
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The lake under test."""
+        uri = f"{self.stack.lake}/tables" if self.where == "s3" else str(self.home / "lake")
+        return Lake.open(uri, lake_options())
+
+    @cached_property
+    def contracts(self) -> tuple[Contract, ...]:
+        """The contracts of the streams."""
+        return load_contracts(CONTRACTS)
+
+    @property
+    def supervisor_log(self) -> Path:
+        """What `tidegate run --supervise` says."""
+        return self.home / "supervisor.log"
+
+    @contextmanager
+    def environment(self, more: Mapping[str, str]) -> Iterator[None]:
+        """Give processes that are started in the block more environment."""
+        before = {name: os.environ.get(name) for name in more}
+        os.environ.update(more)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+    # --- what is seen
+
+    def progress(self, topic: Topic) -> dict[int, int] | None:
+        """Give the last committed offset by partition, from the Delta log; None while the lake cannot be read."""
+        contract = next(c for c in self.contracts if c.stream == topic.stream)
+        try:
+            found = standing_of(self.lake, contract, PIPELINE).progress
+        except LakehouseError:
+            return None
+        return {partition: last for (_, partition), last in found.items()}
+
+    def committed(self) -> int:
+        """Give how many records of the flowing topics are accounted for; -1 while the lake cannot be read."""
+        found = [self.progress(topic) for topic in FLOWING]
+        if any(progress is None for progress in found):
+            return -1
+        return sum(last + 1 for progress in found if progress for last in progress.values())
+
+    def reported(self, stream: str) -> str | None:
+        """Give why a stream is parked, or what the job last failed with if that names the stream; None for neither."""
+        with suppress(LakehouseError):
+            parked = Parking(self.lake, PIPELINE).read(stream)
+            if parked is not None:
+                return f"parked: {parked.reason}"
+        with suppress(TidegateError, httpx.HTTPError):
+            cluster = Cluster(self.stack.flink_address)
+            job = cluster.running(f"tidegate {PIPELINE}")
+            reason = cluster.why_failed(job) if job else None
+            return f"job failed: {reason}" if reason and f"stream {stream}:" in reason else None
+        return None
+
+    def events(self) -> list[dict[str, Any]]:
+        """Give what the workers have said at chosen points."""
+        path = self.home / "events.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        return [json.loads(line) for line in lines]
+
+    # --- waiting
+
+    def until(self, what: str, done: Any, seconds: float, every: float = 0.5) -> Any:
+        """Wait until done() gives something, and give it; raises Stalled, and when the supervisor has ended."""
+        until = time.monotonic() + seconds
+        while True:
+            found = done()
+            if found is not None and found is not False:
+                return found
+            if self._supervisor is not None and self._supervisor.poll() is not None:
+                raise Stalled(f"the supervisor ended by itself, with exit code {self._supervisor.returncode}")
+            if time.monotonic() > until:
+                raise Stalled(f"{what}: not within {seconds:.0f} s")
+            time.sleep(every)
+
+    def moving(self, seconds: float = 150.0) -> None:
+        """Wait until records that were not committed when asked are committed."""
+        before = self.until("the lake can be read", lambda: _known(self.committed()), seconds)
+        self.until("records are committed again", lambda: self.committed() > before, seconds)
+
+    def level(self, seconds: float) -> None:
+        """Wait until all that was produced to the flowing topics is committed."""
+        self.until("all records are committed", lambda: self.committed() == self.flow.total, seconds)
+
+
+def _known(committed: int) -> int | None:
+    return None if committed < 0 else committed

@@ -1,0 +1,179 @@
+"""What can go wrong in a chaos run. Each fault is one function; the table at the end is the documentation.
+
+A fault does its harm, mends what an operator or a scheduler would mend (starts the dead process again), and says in one
+line what it did. It does not wait for the job to recover: that is the schedule's choice.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from random import Random
+
+import psutil
+
+from tests.chaos import clock
+from tests.chaos.arena import Arena, Stalled
+from tests.chaos.inject.sitecustomize import BEFORE_COMMIT, BETWEEN_TABLES, COMMITTED, ON_SNAPSHOT, SEGMENT_WRITTEN
+from tests.chaos.losses import lost_while_running, lost_while_stopped
+from tests.chaos.points import arm, disarm, passed
+
+Fault = Callable[[Arena, Random], str]
+HOST_BEHIND_SECONDS = 30.0
+STEP_SECONDS = 15.0
+
+
+def busy_worker(arena: Arena, random: Random) -> str:
+    """Kill a Python worker while records pour in."""
+    arena.flow.hurry(4.0)
+    time.sleep(random.uniform(0.5, 3.0))
+    return f"worker {_kill_worker(arena, random)} killed"
+
+
+def idle_worker(arena: Arena, random: Random) -> str:
+    """Kill a Python worker while nothing is to be done."""
+    arena.flow.pause()
+    try:
+        arena.level(120.0)
+        time.sleep(random.uniform(0.0, 1.0))
+        return f"worker {_kill_worker(arena, random)} killed"
+    finally:
+        arena.flow.resume()
+
+
+def task_manager(arena: Arena, random: Random) -> str:
+    """Kill the TaskManager; its workers die with it when the new one starts."""
+    return _restart(arena, "taskmanager", random.uniform(0.0, 2.0))
+
+
+def job_manager(arena: Arena, random: Random) -> str:
+    """Kill the JobManager, which forgets the job; the supervisor submits it again from the Delta log."""
+    return _restart(arena, "jobmanager", random.uniform(0.0, 2.0))
+
+
+def broker(arena: Arena, random: Random) -> str:
+    """Kill the broker."""
+    return _restart(arena, "broker", random.uniform(0.0, 4.0))
+
+
+def object_store(arena: Arena, random: Random) -> str:
+    """Kill the S3 server."""
+    return _restart(arena, "s3", random.uniform(0.0, 4.0))
+
+
+def killed_at(point: str) -> Fault:
+    """Give the fault that kills a worker at a chosen point."""
+
+    def fault(arena: Arena, _: Random) -> str:
+        since = len(arena.events())
+        arm(arena, point, "kill")
+        event = passed(arena, point, since)
+        return f"worker {event['pid']} killed at {point} of {event['stream']}"
+
+    fault.__doc__ = f"Kill a worker at the point {point}."
+    return fault
+
+
+def slow_commit(arena: Arena, random: Random) -> str:
+    """Hold up one stream's commit for longer than several windows, then kill a worker."""
+    since = len(arena.events())
+    seconds = random.uniform(5.0, 9.0)
+    arm(arena, BEFORE_COMMIT, "sleep", seconds=seconds)
+    event = passed(arena, BEFORE_COMMIT, since)
+    time.sleep(seconds + random.uniform(-2.0, 0.5))
+    return f"commit of {event['stream']} held up for {seconds:.1f} s, worker {_kill_worker(arena, random)} killed"
+
+
+def zombie(arena: Arena, random: Random) -> str:
+    """Freeze a worker on its snapshot, replace its TaskManager, let the new one commit on, and wake the old one.
+
+    Its commit must lose.
+    """
+    since = len(arena.events())
+    arm(arena, ON_SNAPSHOT, "stop", stream="payments")
+    frozen = passed(arena, ON_SNAPSHOT, since)["pid"]
+    try:
+        arena.stack.kill("taskmanager")
+        arena.stack.restart("taskmanager", sweep=False)
+        arena.moving()
+        time.sleep(random.uniform(0.0, 2.0))
+        os_process = psutil.Process(frozen)
+        os_process.send_signal(signal.SIGCONT)
+        outcome = arena.until("the woken worker tries its commit", lambda: _outcome(arena, since, os_process), 60.0)
+    finally:
+        with suppress(psutil.Error):
+            psutil.Process(frozen).kill()
+    if outcome == "committed":
+        raise Stalled(f"the woken worker {frozen} committed on a snapshot that others had committed on since")
+    return f"worker {frozen} frozen on its snapshot, outlived its TaskManager, woken: {outcome}"
+
+
+def host_behind(arena: Arena, random: Random) -> str:
+    """Kill the TaskManager; the window state is restored on a host whose clock is 30 s behind.
+
+    Windows that are filled from now on fire before those restored.
+    """
+    with arena.environment(clock.behind(HOST_BEHIND_SECONDS)):
+        return (
+            _restart(arena, "taskmanager", random.uniform(0.0, 1.0)) + f" on a host {HOST_BEHIND_SECONDS:.0f} s behind"
+        )
+
+
+def clock_steps_back(arena: Arena, random: Random) -> str:
+    """Step the TaskManager's clock back while windows are open."""
+    after = random.randint(12, 18)
+    with arena.environment(clock.stepping_back(STEP_SECONDS, after)):
+        said = _restart(arena, "taskmanager", random.uniform(0.0, 1.0))
+    time.sleep(after + 5.0)
+    return said + f", clock stepped back by {STEP_SECONDS:.0f} s after {after} s"
+
+
+def _kill_worker(arena: Arena, random: Random) -> int:
+    workers = arena.until("Python workers run", lambda: arena.stack.workers() or None, 60.0)
+    chosen: psutil.Process = random.choice(sorted(workers, key=lambda worker: worker.pid))
+    with suppress(psutil.NoSuchProcess):
+        chosen.kill()
+    return chosen.pid
+
+
+def _restart(arena: Arena, process: str, pause: float) -> str:
+    arena.stack.kill(process)
+    time.sleep(pause)
+    arena.stack.restart(process)
+    return f"{process} killed, started again after {pause:.1f} s"
+
+
+def _outcome(arena: Arena, since: int, process: psutil.Process) -> str | None:
+    for event in arena.events()[since:]:
+        if event["pid"] == process.pid and "outcome" in event:
+            return str(event["outcome"])
+    if not process.is_running() or process.status() == psutil.STATUS_ZOMBIE:
+        return "it ended without trying"
+    return None
+
+
+FAULTS: dict[str, Fault] = {
+    "busy-worker": busy_worker,
+    "idle-worker": idle_worker,
+    "taskmanager": task_manager,
+    "jobmanager": job_manager,
+    "broker": broker,
+    "s3": object_store,
+    SEGMENT_WRITTEN: killed_at(SEGMENT_WRITTEN),
+    BEFORE_COMMIT: killed_at(BEFORE_COMMIT),
+    BETWEEN_TABLES: killed_at(BETWEEN_TABLES),
+    ON_SNAPSHOT: killed_at(ON_SNAPSHOT),
+    COMMITTED: killed_at(COMMITTED),
+    "slow-commit": slow_commit,
+    "zombie": zombie,
+    "host-behind": host_behind,
+    "clock-steps-back": clock_steps_back,
+    "lost-while-stopped": lost_while_stopped,
+    "lost-while-running": lost_while_running,
+}
+ONCE = frozenset({"lost-while-stopped", "lost-while-running"})  # afterwards their streams stand still
+NEEDS_S3 = frozenset({"s3"})
+
+__all__ = ["FAULTS", "NEEDS_S3", "ONCE", "disarm"]
