@@ -142,15 +142,25 @@ class _Reader:
             cut = template and envelope_tail.cut(values, template)
             if not cut or len(cut.index) < _WORTH_CUTTING:
                 break
-            images = _read(cut.heads, self.shape.images, self.shape.unknown, _AFTER_HEAD)
-            if images is None or self._has_unknown(images):
-                break
-            table = images.select(self.shape.images.names)
-            for name, column in cut.columns.items():
-                table = table.append_column(name, column)
-            self.tables.append((index[cut.index], table))
-            index = np.delete(index, cut.index)
+            read = self._heads(index, cut, np.arange(len(cut.index)), _PARTS)
+            index = np.delete(index, cut.index[read])
         return index
+
+    def _heads(self, index: Ints, cut: envelope_tail.Cut, chosen: Ints, parts: int) -> Ints:
+        """Read what is left of cut records; give which could be read. Parts that could not are left out."""
+        heads = cut.heads.slice(int(chosen[0]), len(chosen))
+        images = _read(heads, self.shape.images, self.shape.unknown, _AFTER_HEAD)
+        if images is None and parts > 1 and len(chosen) > _LEAF:
+            self.into.fallbacks += 1
+            read = [self._heads(index, cut, part, 1) for part in np.array_split(chosen, parts)]
+            return np.concatenate(read)
+        if images is None or self._has_unknown(images):
+            return chosen[:0]
+        table = images.select(self.shape.images.names)
+        for name, column in cut.columns.items():
+            table = table.append_column(name, column.slice(int(chosen[0]), len(chosen)))
+        self.tables.append((index[cut.index[chosen]], table))
+        return chosen
 
     def _take(self, index: Ints) -> pa.BinaryArray:
         return self.values if len(index) == len(self.values) else self.values.take(pa.array(index))

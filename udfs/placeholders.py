@@ -16,6 +16,9 @@ from udfs.converted import Mask
 PLACEHOLDER = "__debezium_unavailable_value"
 BASE64 = "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="
 IN_MAP = tuple(f'{{"{PLACEHOLDER}":{space}"{PLACEHOLDER}"}}' for space in ("", " "))
+SENT_AS_BYTES = frozenset({"bytea", "numeric", "bit", "varbit"})
+_TEXT, _BASE64 = pa.scalar(PLACEHOLDER), pa.scalar(BASE64)
+_HSTORE = pa.array([PLACEHOLDER, *IN_MAP])
 CODES = list(PLACEHOLDER.encode())  # an int[] holds the placeholder's byte values
 
 
@@ -30,38 +33,38 @@ def unset(values: pa.Array, kind: ColumnType, base64: bool) -> Mask | None:
 def _shapes(values: pa.Array, kind: ColumnType, base64: bool) -> Mask | None:
     held = values.type
     if pa.types.is_list(held) or pa.types.is_large_list(held):
-        return _in_lists(values)
+        return _in_lists(values, base64)
     if pa.types.is_map(held):
         keys = pc.list_flatten(values.cast(pa.list_(pa.struct([held.key_field, held.item_field]))))
-        return _alone(values, _equal(keys.field(0))) if len(keys) else None
+        return _alone(values, _equal(keys.field(0), False)) if len(keys) else None
     if pa.types.is_struct(held):  # VariableScaleDecimal
         index = held.get_field_index("value")
-        return _equal(values.flatten()[index]) if index >= 0 else None
-    found = _equal(values)
-    if kind.name == "hstore" and found is not None:
-        for text in IN_MAP:
-            found = found | slices.mask_of(pc.equal(values, text))
-    return found
+        return _equal(values.flatten()[index], base64) if index >= 0 else None
+    if kind.name == "hstore" and pa.types.is_string(held):
+        return slices.mask_of(pc.is_in(values, value_set=_HSTORE))
+    return _equal(values, base64 and kind.name in SENT_AS_BYTES)
 
 
-def _equal(values: pa.Array) -> Mask | None:
-    """Compare with the placeholder as text, as bytes and as base64 of the bytes."""
+def _equal(values: pa.Array, bytes_as_text: bool) -> Mask | None:
+    """Compare with the placeholder as text, as bytes, or as base64 of the bytes; None when nothing is equal."""
     held = values.type
     if pa.types.is_string(held) or pa.types.is_large_string(held):
-        found = pc.equal(values, PLACEHOLDER)
-        encoded = pc.equal(values, BASE64)
-        return slices.mask_of(pc.or_(found, encoded))
-    if pa.types.is_binary(held) or pa.types.is_large_binary(held):
-        return slices.mask_of(pc.equal(values, pa.scalar(PLACEHOLDER.encode(), held)))
-    return None
+        found = pc.equal(values, _TEXT)
+        if bytes_as_text:
+            found = pc.or_(found, pc.equal(values, _BASE64))
+    elif pa.types.is_binary(held) or pa.types.is_large_binary(held):
+        found = pc.equal(values, pa.scalar(PLACEHOLDER.encode(), held))
+    else:
+        return None
+    return slices.mask_of(found) if found.true_count else None
 
 
-def _in_lists(values: pa.Array) -> Mask | None:
+def _in_lists(values: pa.Array, base64: bool) -> Mask | None:
     """A list of text or bytes holds the placeholder as its one element, a list of integers its bytes."""
     flat = pc.list_flatten(values)
     if pa.types.is_integer(flat.type):
         return _spelled(values, flat)
-    found = _equal(flat)
+    found = _equal(flat, base64)
     return None if found is None else _alone(values, found)
 
 

@@ -57,7 +57,7 @@ def _same_width(sequence: pa.StringArray, width: int) -> tuple[Ints, Ints] | Non
         return None
     start = int(slices.offsets(sequence)[0])
     table = slices.data(sequence)[start : start + width * len(sequence)].reshape(len(sequence), width)
-    literal = [i for i in range(width) if not any(s <= i < e for s, e in (first.span(1), first.span(2)))]
+    literal = np.delete(np.arange(width), np.r_[slice(*first.span(1)), slice(*first.span(2))])
     if not (table[:, literal] == table[0, literal]).all():
         return None
     major, minor = _digits(table, *first.span(1)), _digits(table, *first.span(2))
