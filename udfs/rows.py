@@ -18,6 +18,7 @@ from udfs import envelope_tail, kinds, placeholders, position, slices, wire
 from udfs.changes import META, SchemaSource
 from udfs.converted import Converted, Mask, without
 from udfs.decoded import SOURCE, Piece, Refusal
+from udfs.message_keys import read_keys
 from udfs.plans import Plan
 from udfs.slices import Ints
 from udfs.wire import NO_HINT
@@ -50,9 +51,10 @@ def rows_of(piece: Piece, records: pa.Table, plan: Plan, schemas: SchemaSource, 
     columns = _Columns()
     for field in plan.contract.fields:
         _read(field, image, piece, plan, columns)
+    kafka = records if len(piece.row) == len(records) else records.take(pa.array(piece.row))
     if not plan.plain:
         columns.refusals += _without_image(piece)
-    kafka = records if len(piece.row) == len(records) else records.take(pa.array(piece.row))
+        _complete_keys(columns, piece, kafka, plan, schemas)
     meta = _meta(piece, kafka, plan, now_ms)
     meta["_event_time"] = _event_time(columns, meta, plan)
     schema = pa.schema([*((f.name, f.type.arrow) for f in plan.contract.fields), *META])
@@ -148,6 +150,22 @@ def _without_image(piece: Piece) -> list[Refusal]:
     written = slices.mask_of(pc.is_in(piece.columns["op"], value_set=pa.array(["c", "u", "r"])))
     reason = "the change event has no image of the row after the change"
     return [Refusal(int(r), "decode", "no_envelope", reason) for r in piece.row[missing & written]]
+
+
+def _complete_keys(into: _Columns, piece: Piece, kafka: pa.Table, plan: Plan, schemas: SchemaSource) -> None:
+    """Take from Kafka's key what a delete without `before` does not say."""
+    deleted = pc.equal(piece.columns["op"], "d")
+    if not plan.contract.key or not deleted.true_count:
+        return
+    places = [i for i, f in enumerate(plan.contract.fields) if f.key_position]
+    bare = slices.mask_of(deleted) & slices.mask_of(piece.columns["before"].is_null())
+    if not bare.any():
+        return
+    keys = pc.if_else(slices.marks(bare), kafka["key"].combine_chunks(), pa.scalar(None, pa.binary()))
+    read = read_keys(keys, plan.contract, schemas)
+    for place in places:
+        name = plan.contract.fields[place].name
+        into.values[place] = pc.if_else(slices.marks(bare), read[name], into.values[place])
 
 
 def _meta(piece: Piece, kafka: pa.Table, plan: Plan, now_ms: int) -> dict[str, pa.Array]:
