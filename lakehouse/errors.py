@@ -85,7 +85,7 @@ class RetentionLoss(FatalError):  # noqa: N818
         self.topic, self.partition, self.progress, self.earliest = topic, partition, progress, earliest
         super().__init__(
             f"stream {stream}: topic {topic} partition {partition}: the tables end at offset {progress}, but the topic "
-            f"now begins at {earliest}: records from {progress + 1} to {earliest - 1} were deleted before they were read. "
+            f"now begins at {earliest}: offsets {progress + 1} to {earliest - 1} were deleted before they were read. "
             "Restore them, or start with --accept-loss to go on without them."
         )
 
