@@ -54,4 +54,5 @@ class RefineRecords(ScalarFunction):  # type: ignore[misc]
 def _line(ref: SectionRef) -> str:
     """Give one section as the statements in sql/ read it."""
     times = [r.max_event_time_ms for r in ref.ranges if r.max_event_time_ms is not None]
-    return f"{ref.stream}\t{max(times, default='')}\t{ref.to_text()}"
+    # A section of rejects only has no event time; Flink refuses a null one, and the epoch moves no watermark.
+    return f"{ref.stream}\t{max(times, default=0)}\t{ref.to_text()}"
