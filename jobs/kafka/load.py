@@ -12,6 +12,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -69,6 +70,9 @@ def load_files(
         with kafka.producer(
             max_request_size=LARGEST_REQUEST_BYTES, linger_ms=20, value_serializer=_Values()
         ) as producer:
+            # The client asks for a topic's partitions when it first meets it, one topic at a time: ask for all at once.
+            with ThreadPoolExecutor(max_workers=min(len(needed), 128) or 1) as pool:
+                list(pool.map(producer.partitions_for, needed))
             sent = []
             for message in messages:  # one call a message is the client's interface; this is not the main path
                 sent.append(_send(producer, message))

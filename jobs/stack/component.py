@@ -42,5 +42,5 @@ class Component:
     processes: Callable[[Place], tuple[Process, ...]]
     missing: Callable[[Place], str | None]  # None once healthy, else what is still missing, in words
     address: Callable[[Place], str]  # what a user connects to
-    start_seconds: float = 60.0  # a start that takes longer has failed
+    start_seconds: float = 120.0  # a start that takes longer has failed
     stop_seconds: float = 15.0  # a stop that takes longer is forced
