@@ -59,8 +59,12 @@ class Cluster:
         return root_cause(trace) if trace else None
 
     def cancel(self, job_id: str, timeout_seconds: float = 60.0) -> None:
-        """Cancel the job and wait until it has ended."""
-        self._request("PATCH", f"/jobs/{job_id}", params={"mode": "cancel"})
+        """Cancel the job and wait until it has ended; harmless when it has ended already."""
+        try:
+            self._request("PATCH", f"/jobs/{job_id}", params={"mode": "cancel"})
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code not in (httpx.codes.NOT_FOUND, httpx.codes.CONFLICT):
+                raise
         until = time.monotonic() + timeout_seconds
         while self.state(job_id) not in (None, *FINISHED):
             if time.monotonic() > until:
@@ -96,6 +100,10 @@ class Cluster:
                 f"no Flink cluster answers at {self.address} ({type(error).__name__}): "
                 "start one with `tidegate stack up kafka flink`, or give --cluster HOST:PORT"
             ) from error
+        if response.is_server_error:  # a JobManager that is still starting
+            raise ClusterUnreachable(
+                f"the Flink cluster at {self.address} is not ready ({response.status_code}): wait, or look into its log"
+            )
         response.raise_for_status()
         return response
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 from contracts.model import Contract
+from jobs.defects import Defect, guarded
+from jobs.earliest import Earliest
 from jobs.identity import IdentityWatch
 from jobs.kafka.client import KafkaClient
 from jobs.kafka.offsets import readable_between
 from jobs.metrics import Metrics
+from jobs.patience import Patience
 from jobs.refinery import refined_at_ms
 from jobs.settings import VERSION, IngestSettings
 from lakehouse.commit import CommitReport, StreamTables
@@ -23,9 +26,10 @@ from lakehouse.errors import (
     OtherPipeline,
     PartialTable,
     RestoredTable,
-    RetryableError,
+    RetentionLoss,
     SchemaRefused,
     StateMissing,
+    TableRefused,
     TableVanished,
     TableWentBack,
     TopicRecreated,
@@ -39,10 +43,9 @@ from udfs.keys import KeyRing, pinned_keys
 
 # What concerns one stream for good: it is parked and the others go on. Anything else restarts the job.
 PARKS = (
-    KeyPinChanged, OtherPipeline, PartialTable, RestoredTable, SchemaRefused, StateMissing,
-    TableVanished, TableWentBack, TopicRecreated, TopicTruncated,
+    Defect, KeyPinChanged, OtherPipeline, PartialTable, RestoredTable, RetentionLoss, SchemaRefused, StateMissing,
+    TableRefused, TableVanished, TableWentBack, TopicRecreated, TopicTruncated,
 )  # fmt: skip
-PATIENCE_SECONDS = 300.0  # how long a store that does not answer is waited for before the job fails and restarts
 THREADS = 8
 HOUSEKEEPING_SECONDS = 60.0
 SEGMENT_SAFETY_AGE = timedelta(hours=1)
@@ -58,13 +61,14 @@ class Committer:
     keys: KeyRing
     kafka: KafkaClient
     metrics: Metrics
-    sleep: Callable[[float], None] = time.sleep
+    patience: Patience = field(default_factory=Patience)
     _tables: dict[str, StreamTables] = field(default_factory=dict)
     _kept_house: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self._parking = Parking(self.lake, self.settings.pipeline)
-        self._identity = IdentityWatch(self.kafka)
+        self._identity = IdentityWatch(self.kafka, self.settings.identity_seconds)
+        self._accepted = {(topic, partition): first for topic, partition, first in self.settings.accepted_losses}
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="commit")
 
     def commit(self, sections: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -73,40 +77,41 @@ class Committer:
         Raises the first LakehouseError that is not one stream's own affair: the job then starts again.
         """
         self._keep_house()
-        running = {stream: self._pool.submit(self._commit, stream, texts) for stream, texts in sections.items()}
+        refs = {stream: [SectionRef.from_text(text) for text in texts] for stream, texts in sections.items()}
+        partitions = {(r.topic, r.partition) for own in refs.values() for ref in own for r in ref.ranges}
+        earliest = Earliest(self.kafka, partitions, self._accepted)
+        running = {stream: self._pool.submit(self._commit, stream, own, earliest) for stream, own in refs.items()}
         return {stream: future.result() for stream, future in running.items()}
 
-    def _commit(self, stream: str, texts: Sequence[str]) -> str:
-        if self._parking.is_parked(stream):
-            return json.dumps({"stream": stream, "parked": True})
-        refs = [SectionRef.from_text(text) for text in texts]
+    def _commit(self, stream: str, refs: Sequence[SectionRef], earliest: Earliest) -> str:
         try:
-            report = self._patiently(stream, refs)
+            report = self.patience.until_done(
+                lambda: guarded(f"stream {stream}: the commit", lambda: self._apply(stream, refs, earliest)),
+                each=lambda: self.metrics.count("commit_retries", 1, stream=stream),
+            )
         except PARKS as error:
             self._parking.park(stream, str(error))
             self.metrics.count("streams_parked", 1, stream=stream)
+            report = None
+        if report is None:
             return json.dumps({"stream": stream, "parked": True})
         self._report(stream, report, refs)
         return json.dumps({"stream": stream, "rows": report.rows, "seconds": round(report.seconds, 3)})
 
-    def _patiently(self, stream: str, refs: Sequence[SectionRef]) -> CommitReport:
-        """Commit, waiting for a store that does not answer; gives up after PATIENCE_SECONDS."""
-        until, wait = time.monotonic() + PATIENCE_SECONDS, 0.5
-        while True:
-            try:
-                topics = {r.topic for ref in refs for r in ref.ranges}
-                return self._stream(stream).commit(
-                    refs,
-                    gaps=self._readable_between,
-                    identity=self._identity.of(topics),
-                    now_ms=int(time.time() * 1000),
-                )
-            except RetryableError:
-                if time.monotonic() > until:
-                    raise
-                self.metrics.count("commit_retries", 1, stream=stream)
-                self.sleep(wait)
-                wait = min(wait * 2, 10.0)
+    def _apply(self, stream: str, refs: Sequence[SectionRef], earliest: Earliest) -> CommitReport | None:
+        """Commit once; None when the stream is parked."""
+        if self._parking.is_parked(stream):
+            return None
+        ranges = [covered for ref in refs for covered in ref.ranges]
+        # A reader that went back has met another topic of the same name.
+        went_back = any(r.prev is not None and r.first <= r.prev for r in ranges)
+        return self._stream(stream).commit(
+            refs,
+            gaps=self._readable_between,
+            earliest=earliest,
+            identity=self._identity.of({r.topic for r in ranges}, now=went_back),
+            now_ms=int(time.time() * 1000),
+        )
 
     def _stream(self, stream: str) -> StreamTables:
         if stream not in self._tables:

@@ -94,7 +94,7 @@ def source_options(settings: IngestSettings, contracts: Sequence[Contract]) -> M
         "properties.isolation.level": "read_committed",
         "properties.commit.offsets.on.checkpoint": "false",
         "properties.client.id.prefix": f"tidegate-{settings.pipeline}",
-        "scan.topic-partition-discovery.interval": "30 s",
+        "scan.topic-partition-discovery.interval": f"{int(settings.discovery_seconds * 1000)} ms",
         **subscription(contracts),
     }
     if settings.kafka_config:

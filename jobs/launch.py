@@ -22,6 +22,7 @@ from jobs.kafka.offsets import fresh_group
 from jobs.settings import IngestSettings
 from jobs.start import Asked, StartPlan, plan_start
 from lakehouse.lake import Lake
+from lakehouse.parking import Parking
 from udfs.keys import require_keys
 
 FOLDER = "_tidegate/pipelines"
@@ -41,6 +42,8 @@ class Request:
     new_epochs: tuple[str, ...] = ()
     accept_loss: bool = False
     commit_seconds: int = 5
+    identity_seconds: float = 60.0
+    discovery_seconds: float = 30.0
 
     def to_json(self) -> str:
         """Give the request as JSON, with absolute paths, so that it can be repeated from anywhere."""
@@ -79,15 +82,31 @@ class Launch:
         """The lake of the request."""
         return Lake.open(self.request.lake, lake_options())
 
+    def prepare(self) -> StartPlan:
+        """Decide where the job would begin; raises KafkaProblem, RunRefused and what lakehouse.errors says."""
+        request = self.request
+        self._release()
+        asked = Asked(frozenset(request.new_epochs), request.accept_loss)
+        self.plan = plan_start(self.contracts, self.lake, request.pipeline, self.kafka, asked)
+        return self.plan
+
+    def _release(self) -> None:
+        """Let parked streams go on whose reason names the decision that the user has now made."""
+        request, parking = self.request, Parking(self.lake, self.request.pipeline)
+        decided = [f"--new-epoch {topic} " for topic in request.new_epochs]
+        decided += ["--accept-loss "] if request.accept_loss else []
+        for entry in parking.all() if decided else ():
+            if any(decision in entry.reason for decision in decided):
+                parking.unpark(entry.stream)
+
     def submit(self) -> str:
         """Submit the job from where the tables stand now, and give its id.
 
-        Raises KafkaProblem, RunRefused, ClusterUnreachable, JobRefused.
+        Raises what prepare raises, ClusterUnreachable and JobRefused.
         """
         self.cluster.overview()
         request = self.request
-        asked = Asked(frozenset(request.new_epochs), request.accept_loss)
-        self.plan = plan_start(self.contracts, self.lake, request.pipeline, self.kafka, asked)
+        self.plan = self.prepare()
         group = f"tidegate-{request.pipeline}-{uuid.uuid4().hex}"
         fresh_group(self.kafka, group, self.plan.offsets)
         settings = IngestSettings(
@@ -99,7 +118,10 @@ class Launch:
             kafka_config=str(request.kafka_config.absolute()) if request.kafka_config else None,
             keys=str(request.keys.absolute()) if request.keys else None,
             epochs=self.plan.epochs,
+            accepted_losses=tuple((*partition, first) for partition, first in self.plan.accepted.items()),
             commit_seconds=request.commit_seconds,
+            identity_seconds=request.identity_seconds,
+            discovery_seconds=request.discovery_seconds,
         )
         with client_environment() as environment:
             job_id = self.cluster.submit([settings.to_json()], environment)
@@ -120,14 +142,19 @@ def last_run(lake: Lake, pipeline: str) -> Mapping[str, Any] | None:
 
 
 def restart_if_running(lake: Lake, pipeline: str, cluster: str | None) -> str | None:
-    """Cancel the pipeline's running job and submit it again from the Delta log; None when none runs."""
+    """Cancel the pipeline's running job and submit it again from the Delta log; None when none runs.
+
+    Raises RunRefused, and leaves the job alone, when the start would be refused. What was decided for an earlier start
+    (new epochs, accepted losses) is not decided again.
+    """
     entry = last_run(lake, pipeline)
     if entry is None:
         return None
-    request = Request.from_json(json.dumps({**entry["request"], **({"cluster": cluster} if cluster else {})}))
-    launch = Launch(request)
+    changed = {"new_epochs": (), "accept_loss": False, **({"cluster": cluster} if cluster else {})}
+    launch = Launch(Request.from_json(json.dumps({**entry["request"], **changed})))
     running = launch.cluster.running(f"tidegate {pipeline}")
     if running is None:
         return None
+    launch.prepare()
     launch.cluster.cancel(running)
     return launch.submit()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jobs.credentials import lake_options
-from jobs.errors import TidegateError
+from jobs.errors import RunRefused, TidegateError
 from jobs.launch import restart_if_running
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
@@ -18,9 +18,17 @@ def pause_stream(lake_uri: str, pipeline: str, stream: str, reason: str) -> None
 def resume_stream(lake_uri: str, pipeline: str, stream: str, cluster: str | None) -> str | None:
     """Remove the stream's parking record and submit the pipeline's job again from the Delta log.
 
-    Gives the new job's id, or None when the pipeline does not run. Raises TidegateError when nothing is parked.
+    Gives the new job's id, or None when the pipeline does not run. Raises TidegateError when nothing is parked, and
+    when the start is refused: the stream then stays parked, and the job runs on without it.
     """
     lake = Lake.open(lake_uri, lake_options())
-    if not Parking(lake, pipeline).unpark(stream):
-        raise TidegateError(f"{stream} is not paused or parked in pipeline {pipeline}")
-    return restart_if_running(lake, pipeline, cluster)
+    parking = Parking(lake, pipeline)
+    parked = parking.read(stream)
+    if parked is None:
+        raise TidegateError(f"{stream} is not paused or parked in pipeline {pipeline}: see `tidegate status`")
+    parking.unpark(stream)
+    try:
+        return restart_if_running(lake, pipeline, cluster)
+    except RunRefused as error:
+        parking.park(stream, parked.reason)
+        raise RunRefused(f"{stream} stays parked. To decide, stop the job and start it yourself; {error}") from None

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from contracts.model import Contract
+from jobs.defects import Defect, guarded
 from jobs.metrics import Metrics
+from jobs.patience import Patience
 from jobs.registry import Registries
 from jobs.routing import Routes
 from lakehouse.lake import Lake
@@ -23,6 +26,7 @@ from udfs.keys import KeyRing
 from udfs.refine import Refined, refine
 
 Partition = tuple[str, int]
+T = TypeVar("T")
 
 
 @dataclass
@@ -35,6 +39,7 @@ class Refinery:
     registries: Registries
     keys: KeyRing
     metrics: Metrics
+    patience: Patience = field(default_factory=Patience)
     last: dict[Partition, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -43,7 +48,8 @@ class Refinery:
     def take(self, records: pa.Table) -> list[SectionRef]:
         """Refine one batch (columns: RECORDS, any topics) and give where each stream's section lies.
 
-        Blocks while the registry or the store is away; raises once the store stays away for long.
+        Blocks while the registry or the store is away; raises once the store stays away for long. A stream whose
+        records meet a fault of ours is parked, the others go on.
         """
         now_ms = int(time.time() * 1000)
         records = _sorted(records)
@@ -52,7 +58,7 @@ class Refinery:
         kept = [section for section in sections if section is not None]
         if not kept:
             return []
-        refs = write_segment(self.lake, _segment_name(now_ms), kept)
+        refs = self._patiently(lambda: write_segment(self.lake, _segment_name(now_ms), kept))
         self.metrics.count("segment_bytes", sum(ref.length for ref in refs))
         return refs
 
@@ -61,16 +67,30 @@ class Refinery:
     ) -> Section | None:
         """Refine one stream's records; None when the stream is parked, or parks itself on them."""
         self.metrics.count("records_in", len(records), stream=contract.stream)
-        if self.parking.is_parked(contract.stream):
+        if self._patiently(lambda: self.parking.is_parked(contract.stream)):
             return None
         schemas = self.registries.source(contract)
-        refined = refine(records, contract, schemas, self.keys, now_ms)
+        try:
+            refined = guarded(
+                f"stream {contract.stream}: refining {_shown(ranges, records)}",
+                lambda: refine(records, contract, schemas, self.keys, now_ms),
+            )
+        except Defect as defect:
+            self._park(contract.stream, str(defect))
+            return None
         self._report(contract, refined)
         if refined.failed is not None:
-            self.parking.park(contract.stream, str(refined.failed))
+            self._park(contract.stream, str(refined.failed))
             return None
         own = _with_event_times(ranges, records, refined.rows)
         return Section(contract.stream, refined.rows, refined.rejects, refined.others, own)
+
+    def _park(self, stream: str, reason: str) -> None:
+        self._patiently(lambda: self.parking.park(stream, reason))
+        self.metrics.count("streams_parked", 1, stream=stream)
+
+    def _patiently(self, verb: Callable[[], T]) -> T:
+        return self.patience.until_done(verb, each=lambda: self.metrics.count("store_retries", 1))
 
     def _report(self, contract: Contract, refined: Refined) -> None:
         for name, amount in refined.counts().items():
@@ -138,6 +158,13 @@ def _topic_runs(records: pa.Table) -> Iterator[tuple[str, int, int]]:
     for start, end in pairwise(bounds):
         if end > start:
             yield encoded.dictionary[int(codes[start])].as_py(), start, end
+
+
+def _shown(ranges: Mapping[Partition, Range], records: pa.Table) -> str:
+    """Say which records of a batch are a stream's, by their first partition."""
+    own = [ranges[topic, partition] for topic, partition, _, _ in _runs(records)]
+    more = f" and {len(own) - 1} more partitions" if len(own) > 1 else ""
+    return f"topic {own[0].topic} partition {own[0].partition} offsets {own[0].first} to {own[0].last}{more}"
 
 
 def _with_event_times(ranges: Mapping[Partition, Range], records: pa.Table, rows: pa.Table) -> tuple[Range, ...]:

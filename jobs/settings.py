@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,9 +30,12 @@ class IngestSettings:
     kafka_config: str | None = None  # path of a Kafka client properties file
     keys: str | None = None  # path of the mask key file
     epochs: Mapping[str, int] = dataclasses.field(default_factory=dict)  # topic -> epoch, where not 0
+    accepted_losses: Sequence[tuple[str, int, int]] = ()  # topic, partition, the first offset not lost
     commit_seconds: int = 5
     commit_lanes: int = 4  # parallel commit operators; a slow stream holds up only the others of its lane
     max_rows_per_commit: int = 2_000_000
+    identity_seconds: float = 60.0  # between two looks at whether the topics are still the same
+    discovery_seconds: float = 30.0  # between two looks for new partitions and topics
 
     def to_json(self) -> str:
         """Give the settings as one JSON object."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from contracts.model import Contract, Start
@@ -25,6 +25,7 @@ class StartPlan:
     offsets: Mapping[Partition, int]
     ends: Mapping[Partition, int]  # one above the last readable record, seen now
     epochs: Mapping[str, int] = field(default_factory=dict)
+    accepted: Mapping[Partition, int] = field(default_factory=dict)  # first offset that is not part of the loss
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,12 @@ def plan_start(contracts: Sequence[Contract], lake: Lake, pipeline: str, kafka: 
     """
     topics = resolve_topics(contracts, kafka)
     stands = standings(lake, contracts, pipeline)
-    epochs, problems = _epochs(stands, topic_ids(kafka, topics), asked)
+    parked = {entry.stream for entry in Parking(lake, pipeline).all()}
+    epochs, problems = _epochs(stands, parked, topic_ids(kafka, topics), asked)
     partitions = partitions_of(kafka, topics)
     earliest, ends = earliest_offsets(kafka, partitions), end_offsets(kafka, partitions)
-    parked = {entry.stream for entry in Parking(lake, pipeline).all()}
     offsets: dict[Partition, int] = {}
+    accepted: dict[Partition, int] = {}
     for contract in contracts:
         if contract.stream in parked:
             continue
@@ -58,10 +60,15 @@ def plan_start(contracts: Sequence[Contract], lake: Lake, pipeline: str, kafka: 
                 start = begin[partition]
             else:
                 problems += _lost(contract, partition, start, earliest, ends, asked)
+                if earliest[partition] > start:
+                    accepted[partition] = earliest[partition]
             offsets[partition] = min(offsets.get(partition, start), start)
     if problems:
         raise RunRefused("the run was not started:\n" + "\n".join(f"- {problem}" for problem in problems))
-    return StartPlan({p: max(start, earliest[p]) for p, start in offsets.items()}, dict(ends), epochs)
+    begins = {
+        p: max(offsets.get(p, ends[p]), earliest[p]) for p in partitions
+    }  # what only parked streams read: the end
+    return StartPlan(begins, dict(ends), epochs, accepted)
 
 
 def _after(standing: Standing, partition: Partition, epochs: Mapping[str, int]) -> int | None:
@@ -72,15 +79,20 @@ def _after(standing: Standing, partition: Partition, epochs: Mapping[str, int]) 
     return standing.progress[partition] + 1
 
 
-def _epochs(stands: Mapping[str, Standing], ids: Mapping[str, str], asked: Asked) -> tuple[dict[str, int], list[str]]:
-    """Give each topic's epoch (where not 0), and what is wrong with topics that are not the ones the tables know."""
+def _epochs(
+    stands: Mapping[str, Standing], parked: Collection[str], ids: Mapping[str, str], asked: Asked
+) -> tuple[dict[str, int], list[str]]:
+    """Give each topic's epoch (where not 0), and what is wrong with topics that are not the ones the tables know.
+
+    A parked stream stays where it is, and is no reason to refuse the others.
+    """
     epochs: dict[str, int] = {}
     problems = []
     for topic, now in sorted(ids.items()):
         for stream, standing in stands.items():
             known = standing.anchor.topics.get(topic) if standing.anchor else None
             epoch = standing.epoch(topic)
-            if known is not None and known != now:
+            if known is not None and known != now and stream not in parked:
                 epoch += 1
                 if topic not in asked.new_epochs:
                     problems.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -11,10 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from jobs.cluster import FINISHED
-from jobs.errors import ClusterUnreachable, JobFailed
+from jobs.errors import ClusterUnreachable, JobFailed, JobRefused, KafkaProblem
 from jobs.kafka.offsets import readable_between
 from jobs.launch import Launch
 from jobs.routing import reads
+from lakehouse.errors import RetryableError
 from lakehouse.parking import Parking
 from lakehouse.standing import standing_of
 
@@ -22,6 +24,9 @@ POLL_SECONDS = 0.5
 ASK_SECONDS = 5.0  # between two questions for the job's failures
 PATIENCE_SECONDS = 180.0  # a job that keeps failing is given up when nothing was committed for so long
 LONGEST_BACKOFF_SECONDS = 60.0
+PASSING = (RetryableError, KafkaProblem)  # the store or the brokers are away: the job waits for them, and so do we
+# What the cluster's own restart cannot mend, because its checkpoint has what is wrong: only a start from the Delta log.
+NEEDS_NEW_START = re.compile(r"(GapFound|SegmentMissing|NoOffsetForPartition\w*)\b")
 
 Partition = tuple[str, int]  # topic, partition
 
@@ -35,8 +40,9 @@ def follow(
     supervise: bool,
     sleep: Callable[[float], None] = time.sleep,
 ) -> dict[str, Any]:
-    """Stay with a job: show progress, stop it once caught up, submit it again when the cluster lost it.
+    """Stay with a job: show progress and troubles, stop it once caught up, submit it again when that is what it needs.
 
+    It is submitted again when it can only go on from the Delta log, and with `supervise` also when the cluster lost it.
     Gives the job that ended the watch, how often it was submitted again, and which streams are parked. Raises
     JobFailed with the cluster's reason when the job ended and is not supervised.
     """
@@ -47,51 +53,79 @@ def follow(
     with Progress(*columns, console=console, disable=not until_caught_up) as bar:
         task = bar.add_task("records committed", total=catching.total)
         while True:
-            bar.update(task, completed=catching.done())
-            if until_caught_up and catching.complete():
-                launch.cluster.cancel(job_id)
-                break
-            troubles.look(launch, job_id, bar.tasks[0].completed)
-            reason = _ended(launch, job_id)
-            if reason is not None:
-                if not supervise:
-                    raise JobFailed(f"job {job_id} ended: {reason}")
-                console.print(f"the cluster lost the job ({reason}); submitting it again", highlight=False)
-                sleep(backoff)
-                backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
-                again = _submit_again(launch, console)
-                if again is not None:
+            try:
+                bar.update(task, completed=catching.done())
+                if until_caught_up and catching.complete():
+                    launch.cluster.cancel(job_id)
+                    break
+                troubles.parked(catching.reasons())
+            except PASSING as error:
+                troubles.tell(str(error))
+            reason = troubles.look(launch, job_id, bar.tasks[0].completed)
+            lost = _ended(launch, job_id)
+            if lost is not None and not supervise:
+                raise JobFailed(f"job {job_id} ended: {lost}")
+            if reason is not None or lost is not None:
+                again = _submit_again(launch, job_id, lost or f"it needs a new start: {reason}", console)
+                if again is None:
+                    sleep(backoff)
+                    backoff = min(backoff * 2, LONGEST_BACKOFF_SECONDS)
+                else:
                     job_id, backoff, submitted_again = again, 1.0, submitted_again + 1
+                    troubles.new_job()
             sleep(POLL_SECONDS)
-    return {"job": job_id, "submitted_again": submitted_again, "parked": sorted(catching.parked())}
+    return {"job": job_id, "submitted_again": submitted_again, "parked": sorted(catching.reasons())}
 
 
 class Troubles:
-    """Tells of failures that the cluster recovers from by itself, each once; gives up when they stop all progress."""
+    """Tells of what is wrong, each once; gives up when failures stop all progress."""
 
     def __init__(self, console: Console, *, give_up: bool) -> None:
         self._console = console
         self._give_up = give_up
         self._asked = self._moved = time.monotonic()
         self._done = -1.0
-        self._told = ""
+        self._failed = ""  # the job's last failure
+        self._told: set[str] = set()
 
-    def look(self, launch: Launch, job_id: str, done: float) -> None:
-        """Ask the cluster now and then; raises JobFailed when the job fails again and again without progress."""
+    def tell(self, sentence: str) -> None:
+        """Print a sentence, unless it was printed before."""
+        if sentence not in self._told:
+            self._told.add(sentence)
+            self._console.print(sentence, highlight=False, markup=False, soft_wrap=True)
+
+    def parked(self, reasons: Mapping[str, str]) -> None:
+        """Tell of streams that stand still."""
+        for stream, reason in reasons.items():
+            self.tell(f"{stream} stands still, other streams go on: {reason}")
+
+    def new_job(self) -> None:
+        """Forget the failures of a job that was replaced."""
+        self._failed = ""
+        self._asked = self._moved = time.monotonic()
+
+    def look(self, launch: Launch, job_id: str, done: float) -> str | None:
+        """Ask the cluster now and then; give the failure that only a start from the Delta log mends.
+
+        Raises JobFailed when the job fails again and again without progress.
+        """
         now = time.monotonic()
         if done != self._done:
             self._done, self._moved = done, now
         if now - self._asked < ASK_SECONDS:
-            return
+            return None
         self._asked = now
         with suppress(ClusterUnreachable):
-            failure = launch.cluster.why_failed(job_id)
-            if failure and failure != self._told:
-                self._told = failure
-                self._console.print(f"the job failed and starts again: {failure}", highlight=False, markup=False)
-        if self._told and self._give_up and now - self._moved > PATIENCE_SECONDS:
+            self._failed = launch.cluster.why_failed(job_id) or ""
+        if not self._failed:
+            return None
+        if NEEDS_NEW_START.search(self._failed):
+            return self._failed
+        self.tell(f"the job failed and starts again: {self._failed}")
+        if self._give_up and now - self._moved > PATIENCE_SECONDS:
             launch.cluster.cancel(job_id)
-            raise JobFailed(f"job {job_id} fails again and again, nothing was committed for a while: {self._told}")
+            raise JobFailed(f"job {job_id} fails again and again, nothing was committed for a while: {self._failed}")
+        return None
 
 
 def _ended(launch: Launch, job_id: str) -> str | None:
@@ -107,13 +141,18 @@ def _ended(launch: Launch, job_id: str) -> str | None:
     return None
 
 
-def _submit_again(launch: Launch, console: Console) -> str | None:
-    """Submit the job again from the Delta log; None when the cluster is still away."""
+def _submit_again(launch: Launch, job_id: str, why: str, console: Console) -> str | None:
+    """Submit the job again from the Delta log, in place of what is left of it; None when that is not possible now."""
+    console.print(f"the job does not go on by itself ({why}); submitting it again", highlight=False, markup=False)
     try:
         running = launch.cluster.running(f"tidegate {launch.request.pipeline}")
-        return running or launch.submit()
-    except ClusterUnreachable as error:
-        console.print(str(error), highlight=False)
+        if running == job_id:
+            launch.cluster.cancel(job_id)
+        elif running is not None:
+            return running
+        return launch.submit()
+    except (ClusterUnreachable, JobRefused, *PASSING) as error:
+        console.print(str(error), highlight=False, markup=False)
         return None
 
 
@@ -153,15 +192,15 @@ class CatchUp:
 
     def complete(self) -> bool:
         """Say whether nothing readable is left below the ends, parked streams aside (as of the last done())."""
-        parked = self.parked()
+        parked = self.reasons()
         return all(
             contract.stream in parked or self._reached(contract.stream, partition, start, end)
             for contract, partition, start, end in self._wanted
         )
 
-    def parked(self) -> set[str]:
-        """Give the names of the parked streams."""
-        return {parked.stream for parked in self._parking.all()}
+    def reasons(self) -> dict[str, str]:
+        """Give the parked streams, and why they are."""
+        return {parked.stream: parked.reason for parked in self._parking.all()}
 
     def _reached(self, stream: str, partition: Partition, start: int, end: int) -> bool:
         """The last offsets may be transaction markers, which no consumer sees: then Kafka is asked, once."""

@@ -17,7 +17,7 @@ from lakehouse.identity import TopicIdentity, verify_identity
 from lakehouse.kind import TableKind
 from lakehouse.kinds import kinds_of, other_kinds
 from lakehouse.lake import Lake
-from lakehouse.plan import GapOracle, Step, plan
+from lakehouse.plan import Earliest, GapOracle, Step, all_held, plan
 from lakehouse.progress import Partition
 from lakehouse.segments import SectionRef
 from lakehouse.shape import shape_of
@@ -90,7 +90,13 @@ class StreamTables:
             self._prepared = True
 
     def commit(
-        self, refs: Sequence[SectionRef], *, gaps: GapOracle, identity: TopicIdentity | None = None, now_ms: int
+        self,
+        refs: Sequence[SectionRef],
+        *,
+        gaps: GapOracle,
+        earliest: Earliest = all_held,
+        identity: TopicIdentity | None = None,
+        now_ms: int,
     ) -> CommitReport:
         """Apply sections: what the tables hold already is left out, nothing is left out unseen.
 
@@ -105,7 +111,7 @@ class StreamTables:
         self.prepare()
         while True:
             try:
-                for judged in self._chunks(refs, sections, gaps, identity, now_ms):
+                for judged in self._chunks(refs, sections, (gaps, earliest), identity, now_ms):
                     total.update(judged.counts)
                     commits += 1
                 break
@@ -137,7 +143,7 @@ class StreamTables:
         self,
         refs: Sequence[SectionRef],
         sections: SectionCache,
-        gaps: GapOracle,
+        oracles: tuple[GapOracle, Earliest],
         identity: TopicIdentity | None,
         now_ms: int,
     ) -> Iterator[Judged]:
@@ -147,7 +153,7 @@ class StreamTables:
         partitions = {(r.topic, r.partition) for ref in refs for r in ref.ranges}
         progress = self.anchor.progress(partitions)
         self._verify(state, identity)
-        for steps in chunks_of(plan(refs, progress, gaps), self._max_rows):
+        for steps in chunks_of(plan(refs, progress, *oracles), self._max_rows):
             loaded = load(sections, steps)
             judged = judge(self.contract, loaded, state, self._epochs, now_ms)
             state = self._stamped(state, steps, loaded, judged, identity)

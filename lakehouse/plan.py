@@ -6,12 +6,19 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from lakehouse.errors import GapFound
+from lakehouse.errors import GapFound, RetentionLoss
 from lakehouse.segments import Range, SectionRef
 
 Partition = tuple[str, int]  # topic, partition
 # Says whether a readable record of the partition lies strictly between two offsets: (topic, partition, after, before).
 GapOracle = Callable[[str, int, int, int], bool]
+# Gives the lowest offset that Kafka still holds of a partition, now: (topic, partition).
+Earliest = Callable[[str, int], int]
+
+
+def all_held(_topic: str, _partition: int) -> int:
+    """Say that nothing was ever deleted."""
+    return 0
 
 
 @dataclass(frozen=True)
@@ -38,12 +45,15 @@ class Step:
         return {(r.topic, r.partition): r.last for r in self.ranges}
 
 
-def plan(refs: Sequence[SectionRef], progress: Mapping[Partition, int], gaps: GapOracle) -> list[Step]:
+def plan(
+    refs: Sequence[SectionRef], progress: Mapping[Partition, int], gaps: GapOracle, earliest: Earliest = all_held
+) -> list[Step]:
     """Give the steps that bring the tables from their progress to the end of the sections, in an order that is
     ascending in every partition.
 
     Sections wholly at or below the progress are left out. Raises GapFound when a record would be lost: a section says
-    that one came before it which is not in the tables, or the oracle finds one.
+    that one came before it which is not in the tables, or the oracle finds one. Raises RetentionLoss when offsets are
+    left out that Kafka no longer holds: nobody can tell any more whether there were records.
     """
     chains: dict[Partition, list[tuple[int, Range]]] = defaultdict(list)
     for index, ref in enumerate(refs):
@@ -52,19 +62,21 @@ def plan(refs: Sequence[SectionRef], progress: Mapping[Partition, int], gaps: Ga
     cuts: dict[Partition, deque[tuple[int, int]]] = {}
     for partition, chain in chains.items():
         chain.sort(key=lambda link: (link[1].first, link[1].last))
-        needed = deque(_needed(chain, progress.get(partition), gaps, refs[0].stream))
+        needed = deque(_needed(chain, progress.get(partition), gaps, earliest, refs[0].stream))
         if needed:
             cuts[partition] = needed
     return [Step(refs[index], applied) for index, applied in _in_order(cuts)]
 
 
 def _needed(
-    chain: Sequence[tuple[int, Range]], progress: int | None, gaps: GapOracle, stream: str
+    chain: Sequence[tuple[int, Range]], progress: int | None, gaps: GapOracle, earliest: Earliest, stream: str
 ) -> Iterator[tuple[int, int]]:
     """Give the sections of one partition that bring something new, and above which offset each does."""
     for index, covered in chain:
         if progress is not None and covered.last <= progress:
             continue
+        if progress is not None:
+            _prove_nothing_deleted(covered, progress, earliest, stream)
         _prove_no_gap(covered, progress, gaps, stream)
         yield index, covered.first - 1 if progress is None else progress
         progress = covered.last
@@ -80,6 +92,19 @@ def _prove_no_gap(covered: Range, progress: int | None, gaps: GapOracle, stream:
         lost = covered.first > progress + 1 and gaps(covered.topic, covered.partition, progress, covered.first)
     if lost:
         raise GapFound(stream, covered.topic, covered.partition, progress, covered.first)
+
+
+def _prove_nothing_deleted(covered: Range, progress: int, earliest: Earliest, stream: str) -> None:
+    """Offsets are left out by transaction markers and compaction, but also by a reader that Kafka's retention overtook.
+
+    The lowest offset only ever rises: while it is not above what comes next, nothing that comes was ever deleted.
+    """
+    left_out = covered.first > progress + 1 or covered.records <= covered.last - covered.first
+    if not left_out:
+        return
+    lowest = earliest(covered.topic, covered.partition)
+    if lowest > progress + 1:
+        raise RetentionLoss(stream, covered.topic, covered.partition, progress, lowest)
 
 
 def _in_order(chains: Mapping[Partition, deque[tuple[int, int]]]) -> Iterator[tuple[int, dict[Partition, int]]]:

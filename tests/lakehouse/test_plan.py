@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lakehouse.errors import GapFound
+from lakehouse.errors import GapFound, RetentionLoss
 from lakehouse.plan import Partition, Step, plan
 from lakehouse.segments import Range, SectionRef
 
@@ -103,3 +103,24 @@ def test_sections_that_wait_for_each_other_are_applied_by_partition() -> None:
     two = ref(span(5, 9, 4, x), span(0, 4, None, y))
     steps = plan([one, two], {}, never)
     assert [(step.ref, dict(step.cuts)) for step in steps] == [(one, {x: -1}), (two, {x: 4, y: -1}), (one, {y: 4})]
+
+
+@pytest.mark.parametrize(
+    "covered",
+    [
+        pytest.param(span(8, 9), id="before the first section of a reader"),
+        pytest.param(span(8, 9, prev=4), id="between two sections of one reader"),
+        pytest.param(Range("a", 0, 4, 5, 9, 3), id="inside a section"),
+    ],
+)
+def test_offsets_left_out_that_kafka_no_longer_holds_are_a_loss(covered: Range) -> None:
+    with pytest.raises(RetentionLoss, match=r"offsets 5 to 7 were deleted before they were read.*--accept-loss "):
+        plan([ref(covered)], {("a", 0): 4}, never, lambda topic, partition: 8)
+
+
+def test_offsets_left_out_that_kafka_still_holds_are_markers() -> None:
+    assert plan([ref(span(8, 9, prev=4))], {("a", 0): 4}, never, lambda topic, partition: 5)
+
+
+def test_what_was_read_before_kafka_deleted_it_is_no_loss() -> None:
+    assert plan([ref(span(5, 9, prev=4))], {("a", 0): 4}, never, lambda topic, partition: 100)
