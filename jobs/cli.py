@@ -12,10 +12,12 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from contracts.faults import ContractError
 from jobs.errors import TidegateError
 from jobs.settings import VERSION
+from lakehouse.errors import LakehouseError
 
 OK, PROBLEM, USAGE, INTERRUPTED = 0, 1, 2, 130
 LAKE_VARIABLE, KAFKA_VARIABLE, CLUSTER_VARIABLE = "TIDEGATE_LAKE", "TIDEGATE_KAFKA", "TIDEGATE_CLUSTER"
@@ -223,8 +225,8 @@ def _guarded(command: Callable[[], None]) -> int:
     """Run the command; an error a user can act on becomes a sentence on standard error and an exit code."""
     try:
         command()
-    except (TidegateError, ContractError, OSError, ValueError) as error:
-        err.print(f"[bold red]tidegate:[/] {error}", markup=True, highlight=False, soft_wrap=True)
+    except (TidegateError, LakehouseError, ContractError, OSError, ValueError) as error:
+        err.print(f"[bold red]tidegate:[/] {escape(str(error))}", markup=True, highlight=False, soft_wrap=True)
         return PROBLEM
     except KeyboardInterrupt:
         err.print("tidegate: interrupted; what was committed stays committed", highlight=False)
