@@ -11,7 +11,7 @@ help: ## list the commands
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(STAMP) ## virtual environment from the hashed locks, jars by Maven
-	@$(BIN)/python -m jobs.stack.jars
+	@$(BIN)/python -m jobs.stack
 
 $(STAMP): requirements/build.lock requirements/dev.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing: install Python 3.11, or set PYTHON=..."; exit 1; }

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from contracts.model import Contract
 from lakehouse.anchor import AnchorState, Partition
 from lakehouse.kinds import kinds_of
 from lakehouse.lake import Lake
-from lakehouse.progress import ProgressReader
 from lakehouse.shape import shape_of
 from lakehouse.table import StreamTable
+
+THREADS = 16  # streams asked at once: each waits for the storage
 
 
 @dataclass(frozen=True)
@@ -25,28 +27,30 @@ class Standing:
 
     def epoch(self, topic: str) -> int:
         """Give the topic's epoch as last committed."""
-        partitions = self.anchor.partitions if self.anchor else {}
-        return max((state.epoch for (name, _), state in partitions.items() if name == topic), default=0)
+        return self.anchor.epochs().get(topic, 0) if self.anchor else 0
 
 
 def standing_of(lake: Lake, contract: Contract, pipeline: str) -> Standing:
-    """Read where one stream's tables stand. Raises what lakehouse.errors says about tables that cannot be continued."""
-    tables = [StreamTable(lake, kind, shape_of(kind, contract, {}), pipeline, {}) for kind in kinds_of(contract.tables)]
+    """Read where one stream's tables stand; creates nothing.
+
+    Raises what lakehouse.errors says about tables that cannot be continued.
+    """
+    epochs: dict[str, int] = {}
+    kinds = kinds_of(contract.tables)
+    tables = [StreamTable(lake, kind, shape_of(kind, contract, {}), pipeline, epochs) for kind in kinds]
     versions = {table.name: table.version for table in tables if table.open()}
     anchor = tables[-1]
     state = anchor.state() if anchor.name in versions else None
     if state is None:
         return Standing(versions=versions)
-    progress: dict[Partition, int] = {}
-    for epoch in {partition.epoch for partition in state.partitions.values()}:
-        epochs = {topic: epoch for topic, _ in state.partitions}
-        own = [key for key, partition in state.partitions.items() if partition.epoch == epoch]
-        progress |= ProgressReader(pipeline, epochs).read(anchor.delta, own)
+    epochs.update(state.epochs())
     newest = anchor.delta.history(1)
     committed = int(newest[0]["timestamp"]) if newest and "timestamp" in newest[0] else None
-    return Standing(state, progress, versions, committed)
+    return Standing(state, anchor.progress(state.partitions), versions, committed)
 
 
 def standings(lake: Lake, contracts: Sequence[Contract], pipeline: str) -> dict[str, Standing]:
     """Read where the tables of each stream stand, by stream."""
-    return {contract.stream: standing_of(lake, contract, pipeline) for contract in contracts}
+    with ThreadPoolExecutor(min(THREADS, max(1, len(contracts)))) as pool:
+        found = pool.map(lambda contract: standing_of(lake, contract, pipeline), contracts)
+        return {contract.stream: standing for contract, standing in zip(contracts, found, strict=True)}

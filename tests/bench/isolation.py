@@ -13,7 +13,7 @@ from pathlib import Path
 from contracts.model import Contract, Encoding
 from jobs.stack import Stack
 from lakehouse.lake import Lake
-from lakehouse.start import read_position
+from lakehouse.standing import standing_of
 from tests.bench.endtoend import PIPELINE, Pipeline, check_running
 from tests.bench.generate import Load, pace
 from tests.bench.slow_proxy import SlowProxy
@@ -79,7 +79,7 @@ class _Standstill:
         self.longest = 0.0
 
     def look(self) -> None:
-        progress = read_position(self._lake, self._contract, PIPELINE).progress
+        progress = standing_of(self._lake, self._contract, PIPELINE).progress
         now = time.monotonic()
         self.longest = max(self.longest, now - self._since)
         if progress != self._seen:
@@ -88,7 +88,7 @@ class _Standstill:
 
 def _await_first(lake: Lake, contracts: tuple[Contract, ...]) -> None:
     until = time.monotonic() + 120
-    while not all(read_position(lake, contract, PIPELINE).progress for contract in contracts):
+    while not all(standing_of(lake, contract, PIPELINE).progress for contract in contracts):
         if time.monotonic() > until:
             raise TimeoutError("no first commit within two minutes")
         time.sleep(POLL_SECONDS)
