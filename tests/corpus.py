@@ -16,11 +16,10 @@ from contracts.columns import RECORDS
 
 ARCHIVE = Path(__file__).parent / "data" / "corpus.zip"
 PREFIXES = {"json": "cdcj", "json-schema": "cdcs", "avro": "cdca"}
+MESSAGES = 909  # in each encoding
 OLD_KEY, NEW_KEY = "__debezium.oldkey", "__debezium.newkey"
 
-Message = dict[
-    str, Any
-]  # topic, partition, offset, timestamp (ms), key, value, headers [(name, bytes)]
+Message = dict[str, Any]  # topic, partition, offset, timestamp (ms), key, value, headers [(name, bytes)]
 
 
 def topics(encoding: str) -> list[str]:

@@ -11,7 +11,9 @@ import pytest
 from rich.console import Console
 
 from jobs.kafka.client import KafkaClient
+from jobs.kafka.load import load_files
 from jobs.stack import Stack
+from tests import corpus
 from tests.flows.pipeline import Pipeline
 
 
@@ -23,6 +25,25 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
         patch.setenv("TIDEGATE_KEYS", str(keys))
         with Stack(tmp_path_factory.mktemp("stack"), components=("kafka", "flink")) as running:
             yield running
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A schema registry that holds the corpus's schemas under their ids; contracts find it in $TIDEGATE_REGISTRY."""
+    with pytest.MonkeyPatch.context() as patch:
+        with Stack(tmp_path_factory.mktemp("registry"), components=("registry",)) as running:
+            running.put_schemas({number: corpus.schema(number) for number in corpus.schema_ids()})
+            patch.setenv("TIDEGATE_REGISTRY", running.registry_url)
+            yield running
+
+
+@pytest.fixture(scope="session")
+def corpus_in_kafka(stack: Stack, registry: Stack) -> Stack:
+    """The whole corpus in its topics, in all three encodings."""
+    patterns = [f"{corpus.ARCHIVE}:{encoding}/*" for encoding in corpus.PREFIXES]
+    loaded = load_files(patterns, KafkaClient.from_file(None, stack.kafka_address))
+    assert sum(loaded.values()) == 3 * corpus.MESSAGES
+    return stack
 
 
 @pytest.fixture
