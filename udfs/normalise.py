@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from contracts.model import Contract, Encoding, Unrepresentable
 from udfs import kinds, slices
-from udfs.changes import Changes, Normalised, Rejects, SchemaSource, changes_table_schema
+from udfs.changes import Changes, Normalised, Rejects, SchemaSource
 from udfs.decode_avro import decode_avro
 from udfs.decode_json import decode_json
 from udfs.decoded import Decoded, Refusal
@@ -74,7 +74,7 @@ def _found(parts: Sequence[Rows]) -> Sequence[Refusal]:
 def _changes(parts: Sequence[Rows], refusals: Sequence[Refusal], plan: Plan) -> Changes:
     """Put the rows of all pieces together, in batch order, without the refused ones."""
     if not parts:
-        return Changes(changes_table_schema(plan.contract).empty_table(), pa.array([], pa.int64()))
+        return Changes(plan.schema.empty_table(), pa.array([], pa.int64()))
     row = np.concatenate([part.row for part in parts])
     table = pa.concat_tables([part.table for part in parts])
     names = {name for part in parts for name in part.unset}

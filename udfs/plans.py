@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+import pyarrow as pa
+
 from contracts.model import Contract, Envelope, Field
+from udfs.changes import changes_table_schema
 from udfs.decode_avro import adjusted
 from udfs.decode_json import Shape
 
@@ -20,6 +23,7 @@ class Plan:
     shape: Shape
     names: dict[str, tuple[str, ...]]  # field -> names it may have in a message, the current one first
     adjusted: dict[str, tuple[str, ...]]  # the same as Avro writes them
+    schema: pa.Schema  # of a Changes table
 
     @property
     def plain(self) -> bool:
@@ -37,7 +41,7 @@ def plan_of(contract: Contract) -> Plan:
     if plan is None or plan.contract is not contract:
         names = {f.name: (f.source, *f.aliases) for f in contract.fields}
         in_avro = {f.name: _in_avro(f) for f in contract.fields}
-        plan = _PLANS[id(contract)] = Plan(contract, Shape.of(contract), names, in_avro)
+        plan = _PLANS[id(contract)] = Plan(contract, Shape.of(contract), names, in_avro, changes_table_schema(contract))
         if len(_PLANS) > _MOST:
             _PLANS.popitem(last=False)
     return plan

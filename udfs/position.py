@@ -68,10 +68,8 @@ def _digits(table: slices.Bytes, first: int, last: int) -> Ints | None:
     digits = table[:, first:last] - np.uint8(_ZERO)  # a byte below "0" wraps to above 9
     if (digits > 9).any():
         return None
-    number = np.zeros(len(table), np.int64)
-    for place in range(last - first):
-        number = number * 10 + digits[:, place]
-    return number if last - first < 19 else None
+    powers = 10 ** np.arange(last - first - 1, -1, -1, dtype=np.int64)
+    return digits.astype(np.int64) @ powers if last - first < 19 else None
 
 
 def _one_by_one(sequence: pa.StringArray, lsn: pa.Array) -> Position:

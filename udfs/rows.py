@@ -57,8 +57,7 @@ def rows_of(piece: Piece, records: pa.Table, plan: Plan, schemas: SchemaSource, 
         _complete_keys(columns, piece, kafka, plan, schemas)
     meta = _meta(piece, kafka, plan, now_ms)
     meta["_event_time"] = _event_time(columns, meta, plan)
-    schema = pa.schema([*((f.name, f.type.arrow) for f in plan.contract.fields), *META])
-    table = pa.Table.from_arrays([*columns.values, *(meta[name] for name in META.names)], schema=schema)
+    table = pa.Table.from_arrays([*columns.values, *(meta[name] for name in META.names)], schema=plan.schema)
     return Rows(piece.row, table, columns.unset, columns.flags, columns.refusals)
 
 
