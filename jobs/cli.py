@@ -13,7 +13,6 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.markup import escape
 
 from contracts.faults import ContractError
 from jobs.errors import TidegateError

@@ -160,4 +160,3 @@ def main(arguments: Sequence[str]) -> None:
     environment = StreamExecutionEnvironment.get_execution_environment()
     build(environment, settings)
     environment.execute_async(f"tidegate {settings.pipeline}")
-

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from ffx import FF1  # type: ignore[import-untyped]
+from ffx import FF1
 
 from udfs.arrays import any_true, is_ascii, over_distinct, repeats
 

@@ -42,9 +42,7 @@ class Refined:
         return counted
 
 
-def refine(
-    records: pa.Table, contract: Contract, schemas: SchemaSource, keys: KeyRing, now_ms: int
-) -> Refined:
+def refine(records: pa.Table, contract: Contract, schemas: SchemaSource, keys: KeyRing, now_ms: int) -> Refined:
     """Decode, normalise, filter, derive, check and mask the records of one stream (columns: RECORDS).
 
     Nothing private leaves this function unmasked. Raises RegistryUnavailable when a schema cannot be had now.
@@ -104,7 +102,9 @@ def _others(records: pa.Table, normalised: Normalised, filtered: pa.Array, dropp
     if len(filtered):
         parts.append(_coordinates(records.take(filtered), pa.array(["filtered"] * len(filtered))))
     if len(dropped):
-        parts.append(_coordinates(records.take(dropped["row"]), pc.binary_join_element_wise("dropped", dropped["rule"], ":")))
+        parts.append(
+            _coordinates(records.take(dropped["row"]), pc.binary_join_element_wise("dropped", dropped["rule"], ":"))
+        )
     return pa.concat_tables(parts) if parts else OTHERS.empty_table()
 
 
