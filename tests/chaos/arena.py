@@ -203,7 +203,7 @@ class Arena:
                 raise Stalled(f"{what}: not within {seconds:.0f} s")
             time.sleep(every)
 
-    def moving(self, seconds: float = 150.0) -> None:
+    def moving(self, seconds: float = 240.0) -> None:
         """Wait until records that were not committed when asked are committed."""
         before = self.until("the lake can be read", lambda: _known(self.committed()), seconds)
         self.until("records are committed again", lambda: self.committed() > before, seconds)

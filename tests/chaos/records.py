@@ -134,7 +134,7 @@ class Records:
             "id": _where(stored, self.ident),
             "cents": _where(whole, self.cents),
             "note": pc.if_else(whole, self.note, None),
-            "position": _where(stored, self.position) if self.topic.debezium else pa.nulls(self.count, pa.int64()),
+            "position": _where(stored, self.position if self.topic.debezium else self.offset),
             "resent": pc.if_else(stored, pa.array(what == RESENT), None),
         }
         return pa.table(columns)
