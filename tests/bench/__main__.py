@@ -61,4 +61,6 @@ def _run(console: Console, bench: Bench, names: list[str], document: Path | None
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+    app.command()(main)
+    app()

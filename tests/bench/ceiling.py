@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,14 +38,23 @@ class Ceiling:
     startup_seconds: float  # submission to the first records
     cores: Mapping[str, float]
 
+    def micros(self, role: str) -> float:
+        """Give the CPU microseconds a record that a role took."""
+        return self.cores.get(role, 0.0) / self.rate * 1e6
 
-def measure(stack: Stack, topics: Sequence[str], kind: str, records: int) -> Ceiling:
-    """Run one of KINDS over topics that hold so many records, from the first to the last."""
+
+def measure(
+    stack: Stack, topics: Sequence[str], kind: str, records: int, settings: Mapping[str, str] | None = None
+) -> Ceiling:
+    """Run one of KINDS over topics that hold so many records, from the first to the last.
+
+    `settings` are laid over flink-conf.yaml for this job.
+    """
     cluster, kafka = Cluster(stack.flink_address), KafkaClient.from_file(None, stack.kafka_address)
     options = _options(kafka, topics)
     with Processes(stack) as processes:
         submitted = time.monotonic()
-        job = _submit(cluster, kind, options)
+        job = _submit(cluster, kind, options, settings or {})
         seen = _watch(cluster, job, records)
     flowing = [s for s in seen if s[1]]
     start, end = flowing[0], next((s for s in flowing if s[1] >= records), flowing[-1])
@@ -65,13 +76,13 @@ def _options(kafka: KafkaClient, topics: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _submit(cluster: Cluster, kind: str, options: Mapping[str, str]) -> str:
+def _submit(cluster: Cluster, kind: str, options: Mapping[str, str], settings: Mapping[str, str]) -> str:
     flink = Path(pyflink.__file__).parent / "bin" / "flink"
     python = ["-pyexec", sys.executable, "-pyclientexec", sys.executable]
-    command = [str(flink), "run", "-d", "-m", cluster.address, *python, "-py", str(JOB), kind, json.dumps(options)]
+    own = [f"-D{name}={value}" for name, value in settings.items()]
+    place = ["-d", "-m", cluster.address, *own, *python]
+    command = [str(flink), "run", *place, "-py", str(JOB), kind, json.dumps(options)]
     with client_environment() as environment:
-        import os
-
         done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
     for word in done.stdout.split():
         if len(word) == 32 and all(sign in "0123456789abcdef" for sign in word):
@@ -91,7 +102,8 @@ def _watch(cluster: Cluster, job: str, records: int) -> list[tuple[float, int]]:
             break
         time.sleep(POLL_SECONDS)
     if state not in (None, *FINISHED):
-        cluster.cancel(job)
+        with suppress(httpx.HTTPStatusError):  # it has just ended by itself
+            cluster.cancel(job)
     return seen
 
 

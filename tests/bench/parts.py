@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 
 from contracts.model import Contract, Encoding
-from jobs.refinery import _sorted, _with_event_times
+from jobs.refinery import _sorted, _topic_runs, _with_event_times
 from lakehouse.commit import StreamTables
 from lakehouse.lake import Lake
 from lakehouse.segments import Range, Section, SectionRef, write_segment
@@ -92,12 +92,8 @@ def _run(watch: Stopwatch, what: Load, contracts: dict[str, Contract], lake: Lak
         raw = _shuffled(raw_batch(what, batch, first))
         with watch.part("sort"):
             raw = _sorted(raw)
-        sections = []
-        for topic, contract in contracts.items():
-            with watch.part("sort"):
-                own = raw if len(contracts) == 1 else _slice(raw, topic)
-            if len(own):
-                sections.append(_section(watch, own, contract, last))
+            found = [(topic, raw.slice(start, end - start)) for topic, start, end in _topic_runs(raw)]
+        sections = [_section(watch, own, contracts[topic], last) for topic, own in found]
         with watch.part("segment"):
             written = write_segment(lake, f"0-{first}", sections)
         for ref in written:
@@ -142,11 +138,6 @@ def _decode(raw: pa.Table, contract: Contract) -> None:
 def _schema(schema_id: int) -> str:
     assert schema_id == SCHEMA_ID
     return VALUE_SCHEMA
-
-
-def _slice(raw: pa.Table, topic: str) -> pa.Table:
-    found = np.flatnonzero(raw["topic"].to_numpy() == topic)
-    return raw.slice(int(found[0]), len(found)) if len(found) else raw.slice(0, 0)
 
 
 def _shuffled(raw: pa.Table) -> pa.Table:
