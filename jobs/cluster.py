@@ -17,6 +17,7 @@ import pyflink
 
 from jobs.errors import ClusterUnreachable, JobRefused
 
+SUBMIT_SECONDS = 180
 FINISHED = frozenset({"FINISHED", "CANCELED", "FAILED"})
 _SUBMITTED = re.compile(r"JobID ([0-9a-f]{32})")
 
@@ -38,12 +39,8 @@ class Cluster:
 
     def state(self, job_id: str) -> str | None:
         """Give the job's state, such as RUNNING; None when the cluster does not know the job."""
-        try:
-            return str(self._get(f"/jobs/{job_id}/status")["status"])
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code == httpx.codes.NOT_FOUND:
-                return None
-            raise
+        answer = self._get_known(f"/jobs/{job_id}/status")
+        return None if answer is None else str(answer["status"])
 
     def running(self, name: str) -> str | None:
         """Give the id of the running job with this name, if any."""
@@ -53,8 +50,9 @@ class Cluster:
         return None
 
     def why_failed(self, job_id: str) -> str | None:
-        """Give the newest failure the cluster recorded for the job, in one line; None when there was none."""
-        history = self._get(f"/jobs/{job_id}/exceptions").get("exceptionHistory", {}).get("entries") or []
+        """Give the newest failure the cluster recorded for the job, in one line; None when it knows of none."""
+        answer = self._get_known(f"/jobs/{job_id}/exceptions") or {}
+        history = answer.get("exceptionHistory", {}).get("entries") or []
         trace = str(history[0].get("stacktrace", "")) if history else ""
         return root_cause(trace) if trace else None
 
@@ -80,13 +78,26 @@ class Cluster:
         job = Path(__file__).parent / "entry" / "ingest.py"
         python = ["-pyexec", sys.executable, "-pyclientexec", sys.executable]
         command = [str(flink), "run", "-d", "-m", self.address, *python, "-py", str(job), *arguments]
-        done = subprocess.run(
-            command, env={**os.environ, **environment}, capture_output=True, text=True, check=False, timeout=180
-        )
+        own = {**os.environ, **environment}
+        try:
+            done = subprocess.run(command, env=own, capture_output=True, text=True, check=False, timeout=SUBMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise JobRefused(
+                f"`flink run` did not submit the job within {SUBMIT_SECONDS} s: is the cluster busy?"
+            ) from None
         found = _SUBMITTED.search(done.stdout)
         if not found:
             raise JobRefused(_last_words(done.stdout + "\n" + done.stderr))
         return found[1]
+
+    def _get_known(self, path: str) -> dict[str, Any] | None:
+        """Ask about a job; None when the cluster does not know it, as after a JobManager's death."""
+        try:
+            return self._get(path)
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code == httpx.codes.NOT_FOUND:
+                return None
+            raise
 
     def _get(self, path: str) -> dict[str, Any]:
         answer: dict[str, Any] = self._request("GET", path).json()

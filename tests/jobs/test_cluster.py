@@ -1,0 +1,48 @@
+"""What the outside learns of a cluster that has forgotten a job, as a JobManager does that was killed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from jobs.cluster import Cluster
+from jobs.errors import ClusterUnreachable
+
+
+class Forgetful(BaseHTTPRequestHandler):
+    """Answers every question with the server's one status code."""
+
+    def do_GET(self) -> None:
+        self.send_response(self.server.status)  # type: ignore[attr-defined]
+        self.end_headers()
+
+    do_PATCH = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Keep quiet."""
+
+
+@pytest.fixture(params=[404])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Forgetful)
+    server.status = request.param  # type: ignore[attr-defined]
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Cluster(f"127.0.0.1:{server.server_address[1]}")
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_job_that_the_cluster_forgot_has_no_state_and_no_failure(cluster: Cluster) -> None:
+    assert cluster.state("a" * 32) is None
+    assert cluster.why_failed("a" * 32) is None
+    cluster.cancel("a" * 32)
+
+
+@pytest.mark.parametrize("cluster", [503], indirect=True)
+def test_a_cluster_that_is_still_starting_counts_as_unreachable(cluster: Cluster) -> None:
+    for question in (cluster.state, cluster.why_failed, cluster.running):
+        with pytest.raises(ClusterUnreachable, match="not ready"):
+            question("a" * 32)
