@@ -24,6 +24,7 @@ from jobs.credentials import lake_options
 from jobs.errors import TidegateError
 from jobs.kafka.client import KafkaClient
 from jobs.kafka.topics import ensure_topics
+from jobs.launch import Request
 from jobs.stack import Stack
 from lakehouse.errors import LakehouseError
 from lakehouse.lake import Lake
@@ -134,6 +135,17 @@ class Arena:
     def contracts(self) -> tuple[Contract, ...]:
         """The contracts of the streams."""
         return load_contracts(CONTRACTS)
+
+    def request(self) -> Request:
+        """Give what the supervisor was asked to run."""
+        return Request(
+            contracts=CONTRACTS,
+            kafka=self.stack.kafka_address,
+            lake=self.lake.uri,
+            cluster=self.stack.flink_address,
+            pipeline=PIPELINE,
+            commit_seconds=COMMIT_SECONDS,
+        )
 
     @property
     def supervisor_log(self) -> Path:

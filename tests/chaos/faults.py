@@ -14,6 +14,9 @@ from random import Random
 
 import psutil
 
+from jobs.errors import TidegateError
+from jobs.launch import Launch
+from lakehouse.errors import LakehouseError
 from tests.chaos import clock
 from tests.chaos.arena import Arena, Stalled
 from tests.chaos.inject.sitecustomize import BEFORE_COMMIT, BETWEEN_TABLES, COMMITTED, ON_SNAPSHOT, SEGMENT_WRITTEN
@@ -130,6 +133,23 @@ def clock_steps_back(arena: Arena, random: Random) -> str:
     return said + f", clock stepped back by {STEP_SECONDS:.0f} s after {after} s"
 
 
+def second_copy(arena: Arena, random: Random) -> str:
+    """Run a second copy of the pipeline beside the first, for a while: they race for every commit."""
+    launch = Launch(arena.request())
+    job = arena.until("a second copy is submitted", lambda: _submitted(launch), 240.0)
+    arena.moving()
+    time.sleep(random.uniform(2.0, 6.0))
+    with suppress(TidegateError):
+        launch.cluster.cancel(job)
+    return f"job {job} ran beside the first"
+
+
+def _submitted(launch: Launch) -> str | None:
+    with suppress(TidegateError, LakehouseError):  # something may still be down
+        return launch.submit()
+    return None
+
+
 def _kill_worker(arena: Arena, random: Random) -> int:
     workers = arena.until("Python workers run", lambda: arena.stack.workers() or None, 60.0)
     chosen: psutil.Process = random.choice(sorted(workers, key=lambda worker: worker.pid))
@@ -168,6 +188,7 @@ FAULTS: dict[str, Fault] = {
     COMMITTED: killed_at(COMMITTED),
     "slow-commit": slow_commit,
     "zombie": zombie,
+    "second-copy": second_copy,
     "host-behind": host_behind,
     "clock-steps-back": clock_steps_back,
     "lost-while-stopped": lost_while_stopped,

@@ -1,0 +1,25 @@
+"""Exactly-once under fire: the short run of the chaos tool (tests/chaos), every fault at least once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.chaos.faults import FAULTS
+from tests.chaos.run import run
+
+SEED = int(os.environ.get("TIDEGATE_CHAOS_SEED", "3"))
+RECORDS = 2_000_000
+MINUTES = 3.0
+
+
+@pytest.mark.integration
+@pytest.mark.timeout(1500)
+def test_each_offset_is_in_the_tables_exactly_once_whatever_dies(tmp_path: Path) -> None:
+    outcome = run(Console(), tmp_path / "chaos", seed=SEED, minutes=MINUTES, records=RECORDS, lake="s3")
+    assert sum(outcome.found.values()) >= RECORDS
+    assert set(outcome.faults) == set(FAULTS)
+    assert outcome.resubmitted >= 1, "a JobManager died, and nobody submitted the job again"
