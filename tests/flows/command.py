@@ -20,9 +20,10 @@ class Said:
     code: int
     words: str  # both outputs, white space as single blanks
     seconds: float
+    out: str = ""  # standard output alone, as it was
 
 
-def tidegate(*arguments: str, environment: Mapping[str, str] | None = None) -> Said:
+def tidegate(*arguments: str, environment: Mapping[str, str] | None = None, at_most_seconds: float = 120) -> Said:
     """Run the command to its end; whatever it says, it must never show a traceback."""
     begun = time.monotonic()
     done = subprocess.run(
@@ -31,8 +32,8 @@ def tidegate(*arguments: str, environment: Mapping[str, str] | None = None) -> S
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=at_most_seconds,
     )
     words = " ".join((done.stdout + done.stderr).split())
     assert "Traceback" not in words, words
-    return Said(done.returncode, words, time.monotonic() - begun)
+    return Said(done.returncode, words, time.monotonic() - begun, done.stdout)
