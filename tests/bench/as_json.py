@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tests.bench.records import CENTS, Records, digits, instants, join, unscaled
+from tests.bench.records import CENTS, Longs, Records, digits, instants, join, unscaled
 
 MEAN_BYTES = 511  # of a value, exactly, over every full hundred records
 WORDS = "prefers delivery in the morning; asked for an invoice on paper; called about the garden gate; "
@@ -49,13 +49,14 @@ class JsonRecords:
         return texts.take(pa.array(lengths, mask=~kept))
 
     @cached_property
-    def _bare(self) -> np.ndarray:
+    def _bare(self) -> Longs:
         """The values' lengths without their notes."""
         row = pc.if_else(
             self.records.deleted, pc.binary_length(self._fake), pc.binary_length(join(self._head, self._tail))
         )
         frame = len('{"before":null,"after":')
-        return pc.add(pc.add(row, pc.binary_length(self._rest)), frame).to_numpy().astype(np.int64)
+        lengths: Longs = pc.add(pc.add(row, pc.binary_length(self._rest)), frame).to_numpy().astype(np.int64)
+        return lengths
 
     @cached_property
     def _head(self) -> pa.Array:

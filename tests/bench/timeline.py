@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from deltalake import DeltaTable
 
@@ -53,7 +54,7 @@ def totals(found: Sequence[Commit]) -> list[tuple[float, int]]:
     return points
 
 
-def latencies(table: Path, since: float = 0.0) -> np.ndarray:
+def latencies(table: Path, since: float = 0.0) -> npt.NDArray[np.float64]:
     """Give, for each row of a <stream>_changes table, the seconds from Kafka's timestamp to its commit.
 
     `since` leaves out rows that reached Kafka before (seconds since the epoch).
@@ -69,4 +70,5 @@ def latencies(table: Path, since: float = 0.0) -> np.ndarray:
         lasts = np.array([c.progress[topic, partition] for c in found if (topic, partition) in c.progress])
         times = np.array([c.at for c in found if (topic, partition) in c.progress])
         result[own] = times[np.searchsorted(lasts, offsets[own])] - micros[own]
-    return result[micros >= since]
+    recent: npt.NDArray[np.float64] = result[micros >= since]
+    return recent

@@ -18,12 +18,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Protocol, cast
 
 import fastavro
 import orjson
 import pyarrow as pa
-from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
 from deltalake import CommitProperties, Transaction, write_deltalake
 
 from contracts.model import Encoding
@@ -54,6 +54,17 @@ REJECTS = pa.schema(
     ]
 )  # fmt: skip
 
+
+class Message(Protocol):
+    """A record as confluent-kafka gives it."""
+
+    def value(self) -> bytes | None: ...
+    def topic(self) -> str: ...
+    def partition(self) -> int: ...
+    def offset(self) -> int: ...
+    def timestamp(self) -> tuple[int, int]: ...
+
+
 Decode = Callable[[bytes], dict[str, Any]]
 
 
@@ -62,10 +73,12 @@ def decoder(encoding: Encoding) -> Decode:
     if encoding is Encoding.JSON:
         return orjson.loads
     # Decimals stay bytes here, as they do in JSON: one conversion for both.
-    schema = fastavro.parse_schema(json.loads(VALUE_SCHEMA.replace('"logicalType": "decimal"', '"was": "decimal"')))
+    schema: Any = fastavro.parse_schema(
+        json.loads(VALUE_SCHEMA.replace('"logicalType": "decimal"', '"was": "decimal"'))
+    )
 
     def read(value: bytes) -> dict[str, Any]:
-        found: dict[str, Any] = fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None)
+        found = cast(dict[str, Any], fastavro.schemaless_reader(io.BytesIO(value[5:]), schema, None))
         return found
 
     return read
@@ -211,10 +224,10 @@ def run(kafka: str, topics: Sequence[str], encoding: Encoding, lake: str, record
     yardstick, done = Yardstick(lake, decoder(encoding)), 1
     first = consumer.consume(1, 60)
     started = committed = time.monotonic()
-    yardstick.take(first)
+    yardstick.take(cast(Sequence[Message], first))
     while done < records:
         messages = consumer.consume(min(FETCH, records - done), 1.0)
-        yardstick.take(messages)
+        yardstick.take(cast(Sequence[Message], messages))
         done += len(messages)
         if time.monotonic() - committed >= COMMIT_SECONDS:
             yardstick.commit()
