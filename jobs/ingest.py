@@ -14,6 +14,7 @@ from pyflink.table.udf import udf
 from contracts.model import Contract
 from jobs.commit_function import CommitSections
 from jobs.kafka.client import KafkaClient
+from jobs.probe_function import ProbeRegistries
 from jobs.refine_function import RefineRecords
 from jobs.settings import IngestSettings
 from sql import statement
@@ -37,6 +38,10 @@ def build(environment: StreamExecutionEnvironment, settings: IngestSettings) -> 
         windowed = statement("windowed", lane=lane, every=interval(settings.commit_seconds * 1000))
         tables.create_temporary_view(f"windowed_{lane}", tables.sql_query(windowed))
         statements.add_insert_sql(statement("commit", lane=lane))
+    if registries := sorted({contract.registry for contract in contracts if contract.registry}):
+        tables.create_temporary_function("probe_registries", _probe(registries))
+        tables.execute_sql(statement("ticks"))
+        statements.add_insert_sql(statement("probe"))
     statements.attach_as_datastream()
     name_operators(environment, contracts, settings.commit_lanes)
 
@@ -52,6 +57,10 @@ def _functions(tables: StreamTableEnvironment, settings: IngestSettings) -> None
     commit = udf(CommitSections(settings), result_type=DataTypes.STRING(), func_type="pandas", name="commit")
     tables.create_temporary_function("refine", refine)
     tables.create_temporary_function("commit_sections", commit)
+
+
+def _probe(registries: Sequence[str]) -> Any:
+    return udf(ProbeRegistries(registries), result_type=DataTypes.STRING(), func_type="pandas", name="probe")
 
 
 def _watermarked(tables: StreamTableEnvironment, contract: Contract) -> Table:
@@ -114,6 +123,7 @@ def subscription(contracts: Sequence[Contract]) -> dict[str, str]:
 # What the planner calls an operator -> what the dashboard shows, so that the job reads like the design's picture.
 NAMES = (
     (re.compile(r"^Source: records"), "kafka"),
+    (re.compile(r"^Source: ticks"), "ticks"),
     (re.compile(r"^PythonCalc\[\d+\]"), "refine"),
     (re.compile(r"^Correlate"), "sections"),
     (re.compile(r"^WatermarkAssigner"), "staged"),
@@ -129,14 +139,15 @@ def name_operators(environment: StreamExecutionEnvironment, contracts: Sequence[
         _collect(root, found)
     dealt = lanes(contracts, number)
     streams = iter(contract.stream for lane in dealt for contract in lane)
-    committed = iter(", ".join(contract.stream for contract in lane) for lane in dealt)
+    lanes_shown = [f"commit: {', '.join(contract.stream for contract in lane)}" for lane in dealt]
+    later = iter([*lanes_shown, "registries"])  # functions of ours, in the order of the statements
     used: Counter[str] = Counter()
     for transformation in (found[key] for key in sorted(found)):
         name = _shown(transformation.getName())
         if name == "staged":
             name = f"staged: {next(streams)}"
         elif name == "refine" and used["refine"]:
-            name = f"commit: {next(committed)}"
+            name = next(later)
         used[name] += 1
         transformation.setName(name)
         if not transformation.getClass().getSimpleName().startswith(("Union", "Partition")):

@@ -20,8 +20,8 @@ USER_VARIABLE, PASSWORD_VARIABLE = "TIDEGATE_REGISTRY_USER", "TIDEGATE_REGISTRY_
 class Registry:
     """One registry. `schema(id)` waits for a registry that is down, for ever: a stalled job loses nothing.
 
-    The gauge `registry_unavailable` is 1 while it waits. Raises UnknownSchema when the registry says the id does not
-    exist, RegistryUnavailable when it refuses our credentials.
+    That it waits is seen by the gauge of jobs.probe_function. Raises UnknownSchema when the registry says the id does
+    not exist, RegistryUnavailable when it refuses our credentials.
     """
 
     def __init__(self, url: str, metrics: Metrics, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -44,7 +44,6 @@ class Registry:
         while True:
             response = self._get(schema_id)
             if response is not None and response.status_code == httpx.codes.OK:
-                self._metrics.set("registry_unavailable", 0)
                 body: dict[str, Any] = response.json()
                 return str(body["schema"])
             if response is not None and response.status_code == httpx.codes.NOT_FOUND:
@@ -54,7 +53,6 @@ class Registry:
                     f"the registry {self._url} refuses our credentials: set {USER_VARIABLE} and {PASSWORD_VARIABLE} "
                     "in the environment of the TaskManagers"
                 )
-            self._metrics.set("registry_unavailable", 1)
             self._metrics.count("registry_retries", 1)
             self._sleep(wait)
             wait = min(wait * 2, LONGEST_WAIT_SECONDS)

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,7 +15,7 @@ import yaml
 from kafka.serializer import Serializer
 
 from jobs.kafka.client import KafkaClient
-from jobs.launch import Launch
+from jobs.launch import Launch, Request
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
 from tests.flows.pipeline import Pipeline
@@ -47,6 +48,16 @@ def write_contract(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{stream}.odcs.yaml").write_text(yaml.safe_dump(contract, sort_keys=False), encoding="utf-8")
     return folder
+
+
+@dataclass
+class Elsewhere(Pipeline):
+    """A pipeline whose broker is not the stack's."""
+
+    kafka: str = ""
+
+    def request(self, contracts: Path, **changes: Any) -> Request:
+        return replace(super().request(contracts, **changes), kafka=self.kafka)
 
 
 class _Bytes(Serializer):  # type: ignore[misc]
@@ -108,7 +119,7 @@ def running(pipeline: Pipeline, contracts: Path, **changes: Any) -> Iterator[tup
             launch.cluster.cancel(left)
 
 
-def until(what: str, found: Callable[[], T], seconds: float = 60.0) -> T:
+def until(what: str, found: Callable[[], T], seconds: float = 150.0) -> T:
     """Wait until something is found, and give it."""
     end = time.monotonic() + seconds
     while not (answer := found()):

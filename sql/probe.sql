@@ -1,0 +1,1 @@
+INSERT INTO reports SELECT probe_registries(tick) FROM ticks;

@@ -1,0 +1,172 @@
+"""What the pipeline needs goes away and comes back: the job waits or starts again, and each offset is there once."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from jobs.cluster import Cluster
+from jobs.kafka.client import KafkaClient
+from jobs.kafka.topics import ensure_topics
+from jobs.stack import Stack
+from tests import corpus
+from tests.flows.command import COMMAND
+from tests.flows.pipeline import Pipeline
+from tests.flows.streams import Elsewhere, events, ids, offsets, produce, running, until, write_contract
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def frail(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """A broker that may be killed."""
+    with Stack(tmp_path_factory.mktemp("frail"), ("kafka",)) as broker:
+        yield broker
+
+
+def test_a_broker_or_a_registry_that_is_away_for_a_while_costs_only_time(
+    stack: Stack, frail: Stack, registry: Stack, tmp_path: Path
+) -> None:
+    kafka = KafkaClient.from_file(None, frail.kafka_address)
+    ensure_topics(kafka, {"away.plain": 1, "away.users": 1})
+    contracts = write_contract(tmp_path / "contracts", "plain", "away.plain")
+    users = Path(__file__).parents[1] / "data" / "contracts" / "avro" / "users.odcs.yaml"
+    text = users.read_text(encoding="utf-8").replace("cdca.public.users", "away.users")
+    (contracts / "users.odcs.yaml").write_text(text, encoding="utf-8")
+    produce(kafka, "away.plain", events(1, 5))
+    pipeline = Elsewhere(stack, tmp_path / "lake", "away", kafka=frail.kafka_address)
+    with running(pipeline, contracts, identity_seconds=2.0) as (launch, job_id):
+        until("the first records are there", lambda: ids(pipeline, "plain") == [1, 2, 3, 4, 5])
+
+        # A registry that hangs is worse than one that is gone: connections come about, answers do not.
+        server = registry.process("registry")
+        server.send_signal(signal.SIGSTOP)
+        try:
+            until("the gauge shows it", lambda: unavailable(launch.cluster, job_id) == {"1"})
+            produce(kafka, "away.users", [m["value"] for m in corpus.messages("avro", "users") if m["value"]][:4])
+            until("the job asks again", lambda: metric(launch.cluster, job_id, "registry_retries") != {"0"})
+        except AssertionError:
+            server.send_signal(signal.SIGCONT)
+            raise
+        server.send_signal(signal.SIGCONT)
+        until("the gauge shows that it is back", lambda: unavailable(launch.cluster, job_id) == {"0"})
+        until("what waited is committed", lambda: len(offsets(pipeline, "users")) == 4)
+        assert {epoch for epoch, _, _ in offsets(pipeline, "users")} == {0}  # nothing was quarantined
+
+        frail.kill("broker")
+        until("the broker is gone", lambda: not _listens(frail))
+        frail.restart("broker")
+        produce(kafka, "away.plain", events(6, 9))
+        until("the job reads on", lambda: ids(pipeline, "plain") == list(range(1, 10)))
+        assert launch.cluster.state(job_id) == "RUNNING"
+
+
+def test_a_full_disk_is_told_and_the_job_goes_on_once_there_is_space(
+    stack: Stack, kafka: KafkaClient, small_disk: Path
+) -> None:
+    ensure_topics(kafka, {"full": 1})
+    contracts = write_contract(small_disk.parent / "contracts", "full", "full")
+    pipeline = Pipeline(stack, small_disk / "lake", "full")
+    produce(kafka, "full", events(1, 5))
+    ballast = small_disk / "ballast"
+    with running(pipeline, contracts) as (launch, job_id):
+        until("the first records are there", lambda: ids(pipeline, "full") == [1, 2, 3, 4, 5])
+        _fill(ballast)
+        produce(kafka, "full", events(6, 2_000))
+        told = until("the job says why", lambda: launch.cluster.why_failed(job_id))
+        assert "DiskFull" in told
+        assert "Free space" in told
+        ballast.unlink()
+        until("the job goes on", lambda: ids(pipeline, "full") == list(range(1, 2_001)))
+    assert set(offsets(pipeline, "full").values()) == {1}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 4 MB; only root can make one."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], check=False)
+    if made.returncode:
+        pytest.skip("only root can mount a small file system")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def _fill(ballast: Path) -> None:
+    with ballast.open("wb", buffering=0) as content:
+        try:
+            while True:
+                content.write(b"x" * 65_536)
+        except OSError:
+            return
+
+
+def test_a_supervised_pipeline_outlives_the_job_manager(
+    stack: Stack, kafka: KafkaClient, pipeline: Pipeline, tmp_path: Path
+) -> None:
+    ensure_topics(kafka, {"supervised": 1})
+    contracts = write_contract(tmp_path / "contracts", "supervised", "supervised")
+    produce(kafka, "supervised", events(1, 5))
+    log = tmp_path / "supervisor.log"
+    with log.open("wb") as words:
+        supervisor = subprocess.Popen(
+            [
+                COMMAND, "run", "--contracts", str(contracts), "--lake", str(pipeline.lake), "--name", pipeline.name,
+                "--kafka", stack.kafka_address, "--cluster", stack.flink_address, "--commit-seconds", "1",
+                "--supervise",
+            ],
+            stdout=words, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    cluster = Cluster(stack.flink_address)
+    try:
+        until("the first records are there", lambda: ids(pipeline, "supervised") == [1, 2, 3, 4, 5])
+        before = cluster.running(f"tidegate {pipeline.name}")
+        stack.kill("jobmanager")
+        produce(kafka, "supervised", events(6, 9))
+        stack.restart("jobmanager", sweep=False)
+        until("the job goes on", lambda: ids(pipeline, "supervised") == list(range(1, 10)))
+        after = cluster.running(f"tidegate {pipeline.name}")
+        assert after
+        assert after != before
+        assert supervisor.poll() is None
+        assert "submitting it again" in log.read_text(encoding="utf-8")
+        assert "Traceback" not in log.read_text(encoding="utf-8")
+    finally:
+        supervisor.terminate()
+        supervisor.wait()
+        if left := cluster.running(f"tidegate {pipeline.name}"):
+            cluster.cancel(left)
+    assert set(offsets(pipeline, "supervised").values()) == {1}
+
+
+def unavailable(cluster: Cluster, job_id: str) -> set[str]:
+    """Give the values of the gauge, over all subtasks."""
+    return metric(cluster, job_id, "registry_unavailable")
+
+
+def metric(cluster: Cluster, job_id: str, name: str) -> set[str]:
+    """Give the values that Flink's metrics have for all subtasks of all operators; empty while there are none."""
+    found = set()
+    for vertex in _get(cluster, f"/jobs/{job_id}")["vertices"]:
+        path = f"/jobs/{job_id}/vertices/{vertex['id']}/metrics"
+        names = [entry["id"] for entry in _get(cluster, path) if entry["id"].endswith(f".{name}")]
+        if names:
+            found |= {entry["value"] for entry in _get(cluster, f"{path}?get={','.join(names)}")}
+    return found
+
+
+def _get(cluster: Cluster, path: str) -> Any:
+    return httpx.get(f"{cluster.dashboard}{path}", trust_env=False, timeout=10).json()
+
+
+def _listens(broker: Stack) -> bool:
+    return any(status.running for status in broker.status())
