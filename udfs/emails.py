@@ -30,7 +30,8 @@ def email_hash(texts: pa.StringArray, hmac: Hmac) -> pa.StringArray:
 def _domains(addresses: pa.StringArray) -> pa.StringArray:
     """Give the domain of each address, null where there is none."""
     parts = pc.split_pattern(addresses, "@", max_splits=1, reverse=True)
-    if len(parts.flatten()) == 2 * len(addresses) and not any_true(pc.starts_with(addresses, "@")):
+    present = len(addresses) - addresses.null_count
+    if len(parts.flatten()) == 2 * present and not any_true(pc.starts_with(addresses, "@")):
         domains = pc.list_element(parts, 1)
         if pc.all(_is_domain(pc.unique(domains)), min_count=0).as_py():
             return domains
