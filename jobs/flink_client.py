@@ -11,7 +11,6 @@ from pathlib import Path
 from jobs.stack import flink
 from jobs.stack.component import Place
 
-
 # The client plans for a few seconds and ends: the optimising compiler and a parallel collector cost it twice the CPU.
 QUICK = {"env.java.opts.client": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1"}
 
