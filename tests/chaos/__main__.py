@@ -36,8 +36,9 @@ def main(
     wanted = records or int(minutes * RECORDS_PER_MINUTE)
     try:
         outcome = run(console, home, seed=seed, minutes=minutes, records=wanted, lake=lake, only=tuple(only or ()))
-    except AssertionError as error:
-        console.print(f"FAILED: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+    except Exception as error:
+        told = "\n".join([f"FAILED: {type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+        console.print(told, style="bold red", highlight=False, markup=False, soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         console.print("interrupted; everything that was started is stopped")

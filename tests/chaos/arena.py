@@ -25,7 +25,7 @@ from jobs.errors import TidegateError
 from jobs.kafka.client import KafkaClient
 from jobs.kafka.topics import ensure_topics
 from jobs.launch import Request
-from jobs.stack import Stack
+from jobs.stack import Stack, StackError
 from lakehouse.errors import LakehouseError
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
@@ -162,6 +162,16 @@ class Arena:
         finally:
             for name, value in before.items():
                 os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+    def start_again(self, process: str, sweep: bool = True) -> None:
+        """Start a dead process again as an operator would: a start that fails on a busy machine is tried again."""
+        for left in range(2, -1, -1):
+            try:
+                self.stack.restart(process, sweep=sweep)
+                return
+            except StackError:
+                if not left:
+                    raise
 
     # --- what is seen
 

@@ -26,6 +26,7 @@ def behind(seconds: float) -> Mapping[str, str]:
         "LD_PRELOAD": str(library()),
         "FAKETIME": f"-{seconds:g}s",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # by itself it guesses wrong, and Java's timed waits end at once
         "FAKETIME_DISABLE_SHM": "1",  # shared memory would outlive a kill, and its lock with it
     }
 

@@ -99,7 +99,7 @@ def zombie(arena: Arena, random: Random) -> str:
     frozen = passed(arena, ON_SNAPSHOT, since)["pid"]
     try:
         arena.stack.kill("taskmanager")
-        arena.stack.restart("taskmanager", sweep=False)
+        arena.start_again("taskmanager", sweep=False)
         arena.moving()
         time.sleep(random.uniform(0.0, 2.0))
         os_process = psutil.Process(frozen)
@@ -161,7 +161,7 @@ def _kill_worker(arena: Arena, random: Random) -> int:
 def _restart(arena: Arena, process: str, pause: float) -> str:
     arena.stack.kill(process)
     time.sleep(pause)
-    arena.stack.restart(process)
+    arena.start_again(process)
     return f"{process} killed, started again after {pause:.1f} s"
 
 

@@ -22,7 +22,7 @@ def lost_while_stopped(arena: Arena, _: Random) -> str:
     _fill(arena, LOST_WHILE_STOPPED)
     arena.stack.kill("taskmanager")
     _delete_unread(arena, LOST_WHILE_STOPPED)
-    arena.stack.restart("taskmanager")
+    arena.start_again("taskmanager")
     return _reported(arena, LOST_WHILE_STOPPED)
 
 

@@ -75,8 +75,9 @@ def run(
             faults = _harm(arena, diary, status, minutes * 60, lake, only)
             diary.say(f"{sum(faults.values())} faults done; the rest of the records")
             return _count(arena, diary, status, records, faults)
-    except AssertionError as error:
-        raise type(error)(f"{error}\n{diary.epitaph()}") from error
+    except Exception as error:
+        error.add_note(diary.epitaph())
+        raise
 
 
 def _harm(arena: Arena, diary: Diary, status: Status, seconds: float, lake: str, only: tuple[str, ...]) -> Counter[str]:
