@@ -30,11 +30,11 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A schema registry that holds the corpus's schemas under their ids; contracts find it in $TIDEGATE_REGISTRY."""
-    with pytest.MonkeyPatch.context() as patch:
-        with Stack(tmp_path_factory.mktemp("registry"), components=("registry",)) as running:
-            running.put_schemas({number: corpus.schema(number) for number in corpus.schema_ids()})
-            patch.setenv("TIDEGATE_REGISTRY", running.registry_url)
-            yield running
+    home = tmp_path_factory.mktemp("registry")
+    with pytest.MonkeyPatch.context() as patch, Stack(home, components=("registry",)) as running:
+        running.put_schemas({number: corpus.schema(number) for number in corpus.schema_ids()})
+        patch.setenv("TIDEGATE_REGISTRY", running.registry_url)
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,14 +85,13 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def runs(corpus_in_kafka: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Run]]:
+def runs(corpus_in_kafka: Stack, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
     """Each encoding run once, all 24 streams in one job."""
-    made = {}
-    for encoding in ENCODINGS:
-        run = Run(encoding, Pipeline(corpus_in_kafka, tmp_path_factory.mktemp(encoding) / "lake", f"corpus-{encoding}"))
+    lakes = {encoding: tmp_path_factory.mktemp(encoding) / "lake" for encoding in ENCODINGS}
+    made = {e: Run(e, Pipeline(corpus_in_kafka, lake, f"corpus-{e}")) for e, lake in lakes.items()}
+    for run in made.values():
         assert run.pipeline.catch_up(run.folder)["parked"] == []
-        made[encoding] = run
-    yield made
+    return made
 
 
 @pytest.fixture(params=ENCODINGS)
