@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import duckdb
 import yaml
 from kafka.serializer import Serializer
 
@@ -84,22 +85,28 @@ def events(first: int, last: int) -> list[dict[str, Any]]:
 
 
 def offsets(pipeline: Pipeline, stream: str) -> Counter[tuple[int, int, int]]:
-    """Count each (epoch, partition, offset) in changes and quarantine; quarantine rows have no epoch: -1."""
+    """Count each (epoch, partition, offset) in changes and quarantine; quarantine rows have no epoch: -1.
+
+    Empty before the first commit.
+    """
     sql = f"""
         SELECT _epoch, _partition, _offset FROM {stream}_changes
         UNION ALL SELECT -1, _partition, _offset FROM {stream}_quarantine
     """
     with pipeline.query() as duck:
-        return Counter(duck.execute(sql).fetchall())
+        return Counter(duck.execute(sql).fetchall() if _there(duck, f"{stream}_changes") else ())
 
 
 def ids(pipeline: Pipeline, stream: str) -> list[int]:
     """Give the ids in a stream's changes, sorted; empty before the first commit."""
     with pipeline.query() as duck:
-        there = duck.execute("SELECT 1 FROM duckdb_views() WHERE view_name = ?", [f"{stream}_changes"]).fetchall()
-        if not there:
+        if not _there(duck, f"{stream}_changes"):
             return []
         return [found for (found,) in duck.execute(f"SELECT id FROM {stream}_changes ORDER BY id").fetchall()]
+
+
+def _there(duck: duckdb.DuckDBPyConnection, table: str) -> bool:
+    return bool(duck.execute("SELECT 1 FROM duckdb_views() WHERE view_name = ?", [table]).fetchall())
 
 
 def parked(pipeline: Pipeline) -> dict[str, str]:
