@@ -200,8 +200,11 @@ def one_slow_stream(bench: Bench) -> Section:
         found = isolation.measure(stack, proxy, direct, bench.home / "isolation", 60.0 if bench.quick else 180.0)
     shutil.rmtree(bench.home / "isolation")
     row = (f"{found.slow_seconds:.0f}", f"{found.fast_worst:.1f}", str(found.delayed_requests))
-    header = ("slow stream stood still for s", "other stream at most s", "requests delayed")
-    notes = ["S3 behind a proxy that delays every request about one table. Wanted: the other stream under 30 s."]
+    header = ("slow stream stood still for s", "other stream at most s", "requests refused")
+    notes = [
+        "S3 behind a proxy that refuses every request about one table (503, after 10 s) for three minutes. Wanted: the "
+        "other stream under 30 s."
+    ]
     return Section("isolation", "One slow stream", header, [row], notes)
 
 

@@ -106,12 +106,7 @@ def throughput(pipeline: Pipeline, records: int, timeout_seconds: float = 900.0)
     with Processes(pipeline.stack) as processes:
         submitted_wall, submitted = time.time(), time.monotonic()
         with pipeline.running() as launch:
-            until = submitted + timeout_seconds
-            while committed(pipeline) < records:
-                check_running(launch)
-                if time.monotonic() > until:
-                    raise TimeoutError(f"{committed(pipeline):,} of {records:,} records after {timeout_seconds:.0f} s")
-                time.sleep(POLL_SECONDS)
+            _await(pipeline, launch, records, timeout_seconds)
     points = merged([totals(commits(anchor)) for anchor in pipeline.anchors()])
     first, last = points[0], points[-1]
     # Within a burst of commits of many streams every point counts; the last interval is not a full one.
@@ -161,19 +156,25 @@ def latency(pipeline: Pipeline, per_second: int, seconds: float, settle_seconds:
     """Write so many records a second while the job runs, and see when each row could be read."""
     pipeline.load.create()
     with pipeline.running() as launch:
-        pace(pipeline.load, per_second, settle_seconds)  # the first commits create the tables
+        before = int(per_second * settle_seconds)
+        pace(pipeline.load, per_second, settle_seconds)  # the job starts, and the first commits create the tables
+        _await(pipeline, launch, before)
         since = time.time()
-        rate = pace(pipeline.load, per_second, seconds, first=int(per_second * settle_seconds))
-        total = int(per_second * settle_seconds) + int(per_second * seconds)
-        until = time.monotonic() + 120
-        while committed(pipeline) < total:
-            check_running(launch)
-            if time.monotonic() > until:
-                raise TimeoutError("the last records were not committed within two minutes")
-            time.sleep(POLL_SECONDS)
+        rate = pace(pipeline.load, per_second, seconds, first=before)
+        _await(pipeline, launch, before + int(per_second * seconds))
     found = np.concatenate([latencies(anchor, since) for anchor in pipeline.anchors()])
     p50, p99 = np.percentile(found, [50, 99])
     return Latency(rate, len(found), float(p50), float(p99), float(found.max()))
+
+
+def _await(pipeline: Pipeline, launch: Launch, records: int, timeout_seconds: float = 180.0) -> None:
+    """Wait until the tables hold so many records."""
+    until = time.monotonic() + timeout_seconds
+    while (have := committed(pipeline)) < records:
+        check_running(launch)
+        if time.monotonic() > until:
+            raise TimeoutError(f"{have:,} of {records:,} records were committed within {timeout_seconds:.0f} s")
+        time.sleep(POLL_SECONDS)
 
 
 def memory(pipeline: Pipeline, per_second: int, seconds: float, settle_seconds: float = 30.0) -> list[int]:
