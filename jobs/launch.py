@@ -6,7 +6,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -125,18 +125,19 @@ class Launch:
         )
         with client_environment() as environment:
             job_id = self.cluster.submit([settings.to_json()], environment)
-        record_run(self.lake, request, job_id)
+        record_run(self.lake, request, job_id, [contract.stream for contract in self.contracts])
         return job_id
 
 
-def record_run(lake: Lake, request: Request, job_id: str) -> None:
-    """Keep in the lake which job runs the pipeline, for status, resume and the next start."""
-    entry = {"job": job_id, "submitted": time.time(), "request": json.loads(request.to_json())}
+def record_run(lake: Lake, request: Request, job_id: str, streams: Sequence[str]) -> None:
+    """Keep in the lake which job runs the pipeline, for status, pause, resume and the next start."""
+    asked = json.loads(request.to_json())
+    entry = {"job": job_id, "submitted": time.time(), "streams": list(streams), "request": asked}
     lake.put(f"{FOLDER}/{request.pipeline}.json", json.dumps(entry).encode())
 
 
 def last_run(lake: Lake, pipeline: str) -> Mapping[str, Any] | None:
-    """Give what record_run kept: job, submitted (s since the epoch), request; None when it was never run."""
+    """Give what record_run kept: job, submitted (s since the epoch), streams, request; None when it was never run."""
     data = lake.get(f"{FOLDER}/{pipeline}.json")
     return json.loads(data) if data else None
 

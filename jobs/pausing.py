@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from jobs.credentials import lake_options
 from jobs.errors import RunRefused, TidegateError
-from jobs.launch import restart_if_running
+from jobs.launch import last_run, restart_if_running
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
 
 
 def pause_stream(lake_uri: str, pipeline: str, stream: str, reason: str) -> None:
-    """Park the stream: the running job drops its sections from the next batch on; its tables stay as they are."""
+    """Park the stream: the running job drops its sections from the next batch on; its tables stay as they are.
+
+    Raises TidegateError for a stream that the pipeline, as it was last run, does not have.
+    """
     lake = Lake.open(lake_uri, lake_options())
+    entry = last_run(lake, pipeline)
+    if entry is None:
+        raise TidegateError(f"no pipeline {pipeline} was ever run in {lake.uri}: check --lake and --name")
+    if stream not in entry["streams"]:
+        raise TidegateError(f"pipeline {pipeline} has no stream {stream}: it has {', '.join(sorted(entry['streams']))}")
     Parking(lake, pipeline).park(stream, reason)
 
 

@@ -154,6 +154,15 @@ def test_query_says_what_is_wrong_with_the_sql(caught_up: tuple[Shop, Said, Said
     assert "nothing" in asked.words
 
 
+@pytest.mark.integration
+def test_pause_refuses_a_stream_that_the_pipeline_does_not_have(caught_up: tuple[Shop, Said, Said]) -> None:
+    shop, _, _ = caught_up
+    unknown = shop.ask("pause", "frist")
+    assert (unknown.code, "it has first, second" in unknown.words) == (1, True)
+    elsewhere = tidegate("pause", "first", "--lake", str(shop.lake), "--name", "nobody")
+    assert (elsewhere.code, "check --lake and --name" in elsewhere.words) == (1, True)
+
+
 @pytest.fixture
 def shop(stack: Stack, tmp_path: Path) -> Iterator[Shop]:
     """A pipeline whose job runs on, with ten events in each stream."""
