@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -22,14 +23,24 @@ class Defect(Exception):
     """One stream cannot go on for a reason that nobody foresaw; the others can."""
 
 
+class WorkerEnds(Exception):
+    """The process is ending; what fails in it now says nothing of the stream."""
+
+
 def guarded(doing: str, verb: Callable[[], T]) -> T:
-    """Give what the verb gives; raises Defect when it fails TRIES times for a reason that nobody foresaw."""
+    """Give what the verb gives; raises Defect when it fails TRIES times for a reason that nobody foresaw.
+
+    Raises WorkerEnds instead in a process that is ending: a worker whose TaskManager died may be in a commit when
+    Python no longer starts threads for it, and must not leave the stream parked behind.
+    """
     for left in reversed(range(TRIES)):
         try:
             return verb()
         except UNDERSTOOD:
             raise
         except Exception as error:
+            if not threading.main_thread().is_alive():
+                raise WorkerEnds(f"{doing} was broken off, because the process ends") from None
             if not left:
                 raise Defect(_sentence(doing, error)) from None  # the cause may hold values
     raise AssertionError("unreachable")

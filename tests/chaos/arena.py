@@ -53,10 +53,10 @@ class Stalled(AssertionError):
 class Arena:
     """The processes of one run; use it as a context manager, which stops all that it started."""
 
-    def __init__(self, home: Path, seed: int, rate: float, lake: str) -> None:
+    def __init__(self, home: Path, seed: int, rate: float, records: int, lake: str) -> None:
         self.home = home.absolute()
         self.where = "s3" if lake == "s3" else "local"
-        self._seed, self._rate = seed, rate
+        self._seed, self._rate, self._records = seed, rate, records
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._servers = Stack(self.home, components=("kafka", "s3") if lake == "s3" else ("kafka",))
         self.stack = Stack(self.home, components=("flink",), settings={"flink": FLINK})
@@ -94,7 +94,7 @@ class Arena:
         self.stack.up()
         ensure_topics(self.kafka, {topic.name: topic.partitions for topic in TOPICS})
         self._supervise()
-        self.flow = Flow(self.stack.kafka_address, self._seed, self._rate)
+        self.flow = Flow(self.stack.kafka_address, self._seed, self._rate, self._records)
         self.flow.start()
 
     def _supervise(self) -> None:
@@ -186,17 +186,25 @@ class Arena:
 
     def committed(self) -> int:
         """Give how many records of the flowing topics are accounted for; -1 while the lake cannot be read."""
+        for topic in FLOWING:
+            if (reason := self.parked(topic.stream)) is not None:
+                raise Stalled(f"stream {topic.stream}, in which nothing was lost, is parked: {reason}")
         found = [self.progress(topic) for topic in FLOWING]
         if any(progress is None for progress in found):
             return -1
         return sum(last + 1 for progress in found if progress for last in progress.values())
 
+    def parked(self, stream: str) -> str | None:
+        """Give why a stream is parked; None when it is not, or the lake cannot be read."""
+        with suppress(LakehouseError):
+            found = Parking(self.lake, PIPELINE).read(stream)
+            return None if found is None else found.reason
+        return None
+
     def reported(self, stream: str) -> str | None:
         """Give why a stream is parked, or what the job last failed with if that names the stream; None for neither."""
-        with suppress(LakehouseError):
-            parked = Parking(self.lake, PIPELINE).read(stream)
-            if parked is not None:
-                return f"parked: {parked.reason}"
+        if (reason := self.parked(stream)) is not None:
+            return f"parked: {reason}"
         with suppress(TidegateError, httpx.HTTPError):
             cluster = Cluster(self.stack.flink_address)
             job = cluster.running(f"tidegate {PIPELINE}")

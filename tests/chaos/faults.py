@@ -39,7 +39,7 @@ def idle_worker(arena: Arena, random: Random) -> str:
     """Kill a Python worker while nothing is to be done."""
     arena.flow.pause()
     try:
-        arena.level(120.0)
+        arena.level(300.0)
         time.sleep(random.uniform(0.0, 1.0))
         return f"worker {_kill_worker(arena, random)} killed"
     finally:

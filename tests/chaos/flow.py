@@ -13,17 +13,19 @@ from tests.chaos.records import FLOWING, Records, Topic
 
 TICK_SECONDS = 0.05
 HURRY = 8  # times the usual rate
+TRICKLE = 0.1  # of the usual rate, once there are as many records as wanted: something must always flow
 Partition = tuple[Topic, int]
 
 
 class Flow:
-    """Produces at a steady rate from a thread of its own, until told to stop.
+    """Produces at a steady rate (records a second) from a thread of its own, until told to stop.
 
     Idempotent, so that a broker's death neither loses nor repeats nor reorders: the n-th record of a partition stands
     at offset n. `finish` proves that against the broker.
     """
 
-    def __init__(self, bootstrap: str, seed: int, rate: float) -> None:
+    def __init__(self, bootstrap: str, seed: int, rate: float, wanted: int) -> None:
+        self._wanted = wanted
         self.produced: Counter[Partition] = Counter()
         self._bootstrap, self._seed, self._rate = bootstrap, seed, rate
         self._lock = threading.Lock()
@@ -81,10 +83,10 @@ class Flow:
         if left or self._refused:
             raise RuntimeError(f"the producer could not deliver {left} records: {self._refused[:3]}")
 
-    def finish(self, least: int) -> None:
+    def finish(self) -> None:
         """Stop, after as many records as are still wanted, and prove that each stands at the offset it should."""
         self.stop()
-        while (missing := least - self.total) > 0:
+        while (missing := self._wanted - self.total) > 0:
             self._spread(min(missing, 60_000))
         self.delivered(120.0)
         consumer = Consumer({"bootstrap.servers": self._bootstrap, "group.id": "chaos-ends"})
@@ -106,7 +108,8 @@ class Flow:
         while not self._ended.is_set():
             begun = time.monotonic()
             self._running.wait()
-            factor = HURRY if begun < self._hurry_until else 1
+            steady = TRICKLE if self.total >= self._wanted else 1
+            factor = HURRY if begun < self._hurry_until else steady
             self._spread(int(self._rate * TICK_SECONDS * factor))
             self._producer.poll(0)
             self._ended.wait(max(0.0, TICK_SECONDS - (time.monotonic() - begun)))

@@ -69,12 +69,12 @@ def run(
     home.mkdir(parents=True, exist_ok=True)
     diary = Diary(console, home, seed)
     try:
-        with Arena(home, seed, records / (minutes * 60), lake) as arena, console.status("starting") as status:
+        with Arena(home, seed, records / (minutes * 60), records, lake) as arena, console.status("starting") as status:
             diary.say(f"seed {seed}: Kafka, Flink and the lake ({arena.lake.uri}) run")
             arena.until("the first records are committed", lambda: arena.committed() > 0, FIRST_SECONDS)
             faults = _harm(arena, diary, status, minutes * 60, lake, only)
             diary.say(f"{sum(faults.values())} faults done; the rest of the records")
-            return _count(arena, diary, status, records, faults)
+            return _count(arena, diary, status, faults)
     except Exception as error:
         error.add_note(diary.epitaph())
         raise
@@ -97,9 +97,9 @@ def _harm(arena: Arena, diary: Diary, status: Status, seconds: float, lake: str,
     return done
 
 
-def _count(arena: Arena, diary: Diary, status: Status, records: int, faults: Counter[str]) -> Outcome:
+def _count(arena: Arena, diary: Diary, status: Status, faults: Counter[str]) -> Outcome:
     status.update("waiting until all is committed")
-    arena.flow.finish(records)
+    arena.flow.finish()
     arena.level(LEVEL_SECONDS)
     cluster = Cluster(arena.stack.flink_address)
     arena.dismiss()
