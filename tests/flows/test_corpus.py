@@ -19,6 +19,7 @@ from contracts.model import Contract
 from jobs.routing import reads
 from jobs.stack import Stack
 from lakehouse.lake import Lake
+from lakehouse.standing import standing_of
 from tests import corpus
 from tests.corpus_truth import (
     ENCODINGS,
@@ -127,11 +128,12 @@ def test_each_data_message_is_in_exactly_one_row(run: Run) -> None:
 
 
 def test_progress_is_at_the_last_message_of_each_partition(run: Run) -> None:
+    lake = Lake.open(str(run.pipeline.lake))
     for contract in run.contracts.values():
         last: dict[tuple[str, int], int] = {}
         for topic in (t for t in corpus.topics(run.encoding) if reads(contract, t)):
             last |= {(topic, m["partition"]): m["offset"] for m in corpus.messages(run.encoding, topic)}
-        assert run.pipeline.standing(run.folder, contract.stream).progress == last
+        assert standing_of(lake, contract, run.pipeline.name).progress == last
 
 
 def test_duckdb_and_deltalake_read_the_same(run: Run) -> None:

@@ -123,7 +123,7 @@ def test_masks_leave_equal_values_equal_and_nothing_else(shared: tuple[Pipeline,
 def test_no_private_value_is_anywhere_in_the_lake(shared: tuple[Pipeline, Path]) -> None:
     pipeline, _ = shared
     private = _private_values()
-    assert len(private) > 100
+    assert len(private) > 80
     lake = Path(pipeline.lake)
     searched = Counter[str]()
     for file in (file for file in lake.rglob("*") if file.is_file()):
@@ -158,7 +158,7 @@ def _private_values() -> set[bytes]:
     """Every clear value of a private column in the topics of the shop, as UTF-8 and as JSON may escape it."""
     users, orders, accounts = (changes("json", table) for table in ("users", "orders", "accounts_full"))
     texts = {row[name] for row in users for name in ("email", "name", "prefs")}
-    texts |= {row["remark"] for row in orders} | {f"Dear {row['name']}" for row in users}
+    texts |= {row["remark"] for row in orders} | {f"Dear {row['name']}" for row in users if row["name"]}
     texts |= {json.dumps(text)[1:-1] for text in texts if text}
     # "ann" and "bob" are too short to be told from chance, their JSON is not.
     texts |= {f'"owner":"{row["owner"]}"' for row in accounts if row["owner"]}
