@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +16,6 @@ from jobs.kafka.client import KafkaClient
 from jobs.kafka.topics import ensure_topics
 from jobs.stack import Stack
 from tests import corpus
-from tests.flows.command import COMMAND
-from tests.flows.pipeline import Pipeline
 from tests.flows.streams import Elsewhere, events, ids, offsets, produce, running, until, write_contract
 
 pytestmark = pytest.mark.integration
@@ -66,87 +63,6 @@ def test_a_broker_or_a_registry_that_is_away_for_a_while_costs_only_time(
         produce(kafka, "away.plain", events(6, 9))
         until("the job reads on", lambda: ids(pipeline, "plain") == list(range(1, 10)))
         assert launch.cluster.state(job_id) == "RUNNING"
-
-
-def test_a_full_disk_is_told_and_the_job_goes_on_once_there_is_space(
-    stack: Stack, kafka: KafkaClient, small_disk: Path
-) -> None:
-    ensure_topics(kafka, {"full": 1})
-    contracts = write_contract(small_disk.parent / "contracts", "full", "full")
-    pipeline = Pipeline(stack, small_disk / "lake", "full")
-    produce(kafka, "full", events(1, 5))
-    ballast = small_disk / "ballast"
-    with running(pipeline, contracts) as (launch, job_id):
-        until("the first records are there", lambda: ids(pipeline, "full") == [1, 2, 3, 4, 5])
-        _fill(ballast)
-        produce(kafka, "full", events(6, 2_000))
-        told = until("the job says why", lambda: launch.cluster.why_failed(job_id))
-        assert "DiskFull" in told
-        assert "Free space" in told
-        ballast.unlink()
-        until("the job goes on", lambda: ids(pipeline, "full") == list(range(1, 2_001)))
-    assert set(offsets(pipeline, "full").values()) == {1}
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 4 MB; only root can make one."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(place)], check=False)
-    if made.returncode:
-        pytest.skip("only root can mount a small file system")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
-
-
-def _fill(ballast: Path) -> None:
-    with ballast.open("wb", buffering=0) as content:
-        try:
-            while True:
-                content.write(b"x" * 65_536)
-        except OSError:
-            return
-
-
-def test_a_supervised_pipeline_outlives_the_job_manager(
-    stack: Stack, kafka: KafkaClient, pipeline: Pipeline, tmp_path: Path
-) -> None:
-    ensure_topics(kafka, {"supervised": 1})
-    contracts = write_contract(tmp_path / "contracts", "supervised", "supervised")
-    produce(kafka, "supervised", events(1, 5))
-    log = tmp_path / "supervisor.log"
-    with log.open("wb") as words:
-        supervisor = subprocess.Popen(
-            [
-                COMMAND, "run", "--contracts", str(contracts), "--lake", str(pipeline.lake), "--name", pipeline.name,
-                "--kafka", stack.kafka_address, "--cluster", stack.flink_address, "--commit-seconds", "1",
-                "--supervise",
-            ],
-            stdout=words, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    cluster = Cluster(stack.flink_address)
-    try:
-        until("the first records are there", lambda: ids(pipeline, "supervised") == [1, 2, 3, 4, 5])
-        before = cluster.running(f"tidegate {pipeline.name}")
-        stack.kill("jobmanager")
-        produce(kafka, "supervised", events(6, 9))
-        stack.restart("jobmanager", sweep=False)
-        until("the job goes on", lambda: ids(pipeline, "supervised") == list(range(1, 10)))
-        after = cluster.running(f"tidegate {pipeline.name}")
-        assert after
-        assert after != before
-        assert supervisor.poll() is None
-        assert "submitting it again" in log.read_text(encoding="utf-8")
-        assert "Traceback" not in log.read_text(encoding="utf-8")
-    finally:
-        supervisor.terminate()
-        supervisor.wait()
-        if left := cluster.running(f"tidegate {pipeline.name}"):
-            cluster.cancel(left)
-    assert set(offsets(pipeline, "supervised").values()) == {1}
 
 
 def unavailable(cluster: Cluster, job_id: str) -> set[str]:
