@@ -6,7 +6,7 @@ CREATE TEMPORARY TABLE records (
   `partition` INT NOT NULL METADATA VIRTUAL,
   `offset`    BIGINT NOT NULL METADATA VIRTUAL,
   `timestamp` TIMESTAMP_LTZ(3) NOT NULL METADATA VIRTUAL,
-  headers     MAP<STRING NOT NULL, BYTES> METADATA VIRTUAL
+  headers     MAP<STRING, BYTES> NOT NULL METADATA VIRTUAL
 ) WITH (
   'connector' = 'kafka',
   'key.format' = 'raw',
