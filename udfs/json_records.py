@@ -54,7 +54,19 @@ def unknown(record: dict[str, Json], known: Collection[str]) -> str | None:
 
 def text(value: Json) -> str:
     """Write JSON text; numbers read exactly keep their digits."""
-    return orjson.dumps(value, default=_fragment).decode()
+    try:
+        return orjson.dumps(value, default=_fragment).decode()
+    except TypeError:  # an integer beyond 64 bits
+        return orjson.dumps(_wide(value), default=_fragment).decode()
+
+
+def _wide(value: Json) -> Json:
+    """Give the value with its integers as decimals, which keep all their digits."""
+    if isinstance(value, dict):
+        return {name: _wide(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_wide(inner) for inner in value]
+    return Decimal(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def _fragment(number: Decimal) -> orjson.Fragment:
