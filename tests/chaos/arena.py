@@ -38,6 +38,7 @@ HERE = Path(__file__).parent
 CONTRACTS = HERE / "contracts"
 PIPELINE = "chaos"
 COMMIT_SECONDS = 2
+REVIVE_SECONDS = 20.0  # between two starts of a TaskManager that ended by itself
 # The product's own settings, but for the patience after a failure: here failures are the normal case.
 FLINK = {
     "restart-strategy.exponential-delay.max-backoff": "2 s",
@@ -58,6 +59,7 @@ class Arena:
         self.where = "s3" if lake == "s3" else "local"
         self._seed, self._rate, self._records = seed, rate, records
         self._supervisor: subprocess.Popen[bytes] | None = None
+        self._revived = 0.0
         self._servers = Stack(self.home, components=("kafka", "s3") if lake == "s3" else ("kafka",))
         self.stack = Stack(self.home, components=("flink",), settings={"flink": FLINK})
         self.flow: Flow
@@ -227,11 +229,19 @@ class Arena:
             found = done()
             if found is not None and found is not False:
                 return found
+            self._revive()
             if self._supervisor is not None and self._supervisor.poll() is not None:
                 raise Stalled(f"the supervisor ended by itself, with exit code {self._supervisor.returncode}")
             if time.monotonic() > until:
                 raise Stalled(f"{what}: not within {seconds:.0f} s")
             time.sleep(every)
+
+    def _revive(self) -> None:
+        """Start a TaskManager that ended by itself, as an orchestrator would: a task that fails to close ends it."""
+        down = [s for s in self.stack.status() if s.process == "taskmanager" and not s.running]
+        if down and time.monotonic() - self._revived > REVIVE_SECONDS:
+            self._revived = time.monotonic()
+            self.stack.restart("taskmanager", wait=False)
 
     def moving(self, seconds: float = 240.0) -> None:
         """Wait until records that were not committed when asked are committed."""
