@@ -3,7 +3,7 @@
 PyFlink turns each Arrow column of a `func_type="pandas"` function into a pandas Series before the call. For BYTES that
 makes one Python object a record, which refine would at once turn back. PyFlink has no setting for it, so the worker
 replaces that one conversion; results still go through PyFlink's own (they are a handful of rows).
-Decision and figures: docs/architecture.md, "Arrow columns without pandas".
+Decision: docs/architecture.md, "Arrow columns without pandas".
 """
 
 from __future__ import annotations
