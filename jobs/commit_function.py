@@ -8,7 +8,7 @@ from pyflink.table.udf import FunctionContext, ScalarFunction
 
 from jobs.committer import Committer
 from jobs.credentials import key_ring, lake_options
-from jobs.exchange import hand_over_arrow_columns
+from jobs.exchange import column_result, exchange_arrow_columns
 from jobs.kafka.client import KafkaClient
 from jobs.metrics import FlinkMetrics
 from jobs.settings import IngestSettings
@@ -28,7 +28,7 @@ class CommitSections(ScalarFunction):  # type: ignore[misc]
 
     def open(self, function_context: FunctionContext) -> None:
         """Read the secrets and open the lake, on the worker."""
-        hand_over_arrow_columns()
+        exchange_arrow_columns()
         settings = self._settings
         self._committer = Committer(
             settings=settings,
@@ -46,4 +46,4 @@ class CommitSections(ScalarFunction):  # type: ignore[misc]
         for name, lines in zip(names, sections.to_pylist(), strict=True):
             texts.setdefault(name, []).extend(lines)
         reports = self._committer.commit(texts)
-        return pd.Series([reports[name] for name in names], dtype="object")
+        return column_result(pa.array([reports[name] for name in names], pa.string()))

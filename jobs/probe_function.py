@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 from pyflink.table.udf import FunctionContext, ScalarFunction
 
-from jobs.exchange import hand_over_arrow_columns
+from jobs.exchange import column_result, exchange_arrow_columns
 from jobs.metrics import FlinkMetrics, Metrics
 
 EVERY_SECONDS = 5.0
@@ -29,7 +29,7 @@ class ProbeRegistries(ScalarFunction):  # type: ignore[misc]
 
     def open(self, function_context: FunctionContext) -> None:
         """Begin with a look."""
-        hand_over_arrow_columns()
+        exchange_arrow_columns()
         self._metrics: Metrics = FlinkMetrics(function_context)
         self._due = 0.0
 
@@ -41,7 +41,7 @@ class ProbeRegistries(ScalarFunction):  # type: ignore[misc]
                     "registry_unavailable", int(not answers(url)), registry=httpx.URL(url).netloc.decode()
                 )
             self._due = time.monotonic() + EVERY_SECONDS
-        return pd.Series([None] * len(ticks), dtype="object")
+        return column_result(pa.nulls(len(ticks), pa.string()))
 
 
 def answers(url: str) -> bool:

@@ -8,7 +8,7 @@ from pyflink.table.udf import FunctionContext, ScalarFunction
 
 from contracts.columns import RECORDS
 from jobs.credentials import key_ring, lake_options
-from jobs.exchange import hand_over_arrow_columns
+from jobs.exchange import exchange_arrow_columns, first_row_result
 from jobs.metrics import FlinkMetrics
 from jobs.refinery import Refinery
 from jobs.registry import Registries
@@ -31,7 +31,7 @@ class RefineRecords(ScalarFunction):  # type: ignore[misc]
 
     def open(self, function_context: FunctionContext) -> None:
         """Read the secrets and open the lake, on the worker."""
-        hand_over_arrow_columns()
+        exchange_arrow_columns()
         metrics = FlinkMetrics(function_context)
         lake = Lake.open(self._settings.lake, lake_options())
         self._refinery = Refinery(
@@ -48,7 +48,7 @@ class RefineRecords(ScalarFunction):  # type: ignore[misc]
         typed = [column.cast(field.type) for column, field in zip(columns, RECORDS, strict=True)]
         records = pa.Table.from_arrays(typed, schema=RECORDS)
         lines = "\n".join(_line(ref) for ref in self._refinery.take(records))
-        return pd.Series([lines or None] + [None] * (len(records) - 1), dtype="object")
+        return first_row_result(lines or None, len(records))
 
 
 def _line(ref: SectionRef) -> str:

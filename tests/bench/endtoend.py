@@ -18,7 +18,7 @@ from tests.bench.generate import Load, pace
 from tests.bench.processes import Processes
 from tests.bench.timeline import commits, latencies, totals
 
-POLL_SECONDS = 0.25
+POLL_SECONDS = 1.0
 PIPELINE = "bench"
 
 
