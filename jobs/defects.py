@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 import traceback
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
@@ -39,11 +39,21 @@ def guarded(doing: str, verb: Callable[[], T]) -> T:
         except UNDERSTOOD:
             raise
         except Exception as error:
-            if not threading.main_thread().is_alive():
+            if _process_ends():
                 raise WorkerEnds(f"{doing} was broken off, because the process ends") from None
             if not left:
                 raise Defect(_sentence(doing, error)) from None  # the cause may hold values
     raise AssertionError("unreachable")
+
+
+def _process_ends() -> bool:
+    """Say whether Python begins no work any more; its main thread counts as alive while it waits for the pools."""
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(int)
+    except RuntimeError:
+        return True
+    return False
 
 
 def _sentence(doing: str, error: Exception) -> str:

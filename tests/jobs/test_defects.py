@@ -17,14 +17,15 @@ from jobs.defects import guarded
 pool = ThreadPoolExecutor(1)
 
 def commit():
-    time.sleep(0.5)  # the main thread has ended by now
+    time.sleep(0.5)  # the main thread is at its end by now
     try:
         guarded("stream clicks: the commit", lambda: pool.submit(print).result())
     except Exception as error:
         print(type(error).__name__)
 
-threading.Thread(target=commit).start()
 """
+# While Python waits for a pool's threads, the main thread still counts as alive; for others it waits afterwards.
+BEGINS = ("threading.Thread(target=commit).start()", "ThreadPoolExecutor(1).submit(commit)")
 
 
 def _fail() -> None:
@@ -37,6 +38,7 @@ def test_what_nobody_foresaw_is_a_defect_told_without_values() -> None:
     assert "a value of a record" not in str(caught.value)
 
 
-def test_a_worker_that_is_ending_parks_no_stream() -> None:
-    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, check=True)
+@pytest.mark.parametrize("begin", BEGINS)
+def test_a_worker_that_is_ending_parks_no_stream(begin: str) -> None:
+    done = subprocess.run([sys.executable, "-c", ENDING + begin], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "WorkerEnds"
