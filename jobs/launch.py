@@ -107,6 +107,7 @@ class Launch:
         self.cluster.overview()
         request = self.request
         self.plan = self.prepare()
+        self.plan.keep(self.lake, request.pipeline)
         group = f"tidegate-{request.pipeline}-{uuid.uuid4().hex}"
         fresh_group(self.kafka, group, self.plan.offsets)
         settings = IngestSettings(

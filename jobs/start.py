@@ -11,6 +11,7 @@ from jobs.errors import KafkaProblem, RunRefused
 from jobs.kafka.client import KafkaClient
 from jobs.kafka.offsets import earliest_offsets, end_offsets, offsets_at, partitions_of, topic_ids
 from jobs.routing import reads
+from lakehouse.begins import keep_begins, read_begins
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
 from lakehouse.standing import Standing, standings
@@ -26,6 +27,13 @@ class StartPlan:
     ends: Mapping[Partition, int]  # one above the last readable record, seen now
     epochs: Mapping[str, int] = field(default_factory=dict)
     accepted: Mapping[Partition, int] = field(default_factory=dict)  # first offset that is not part of the loss
+    ids: Mapping[str, str] = field(default_factory=dict)  # of the topics
+    begins: Mapping[str, Mapping[Partition, int]] = field(default_factory=dict)  # of streams not from the earliest
+
+    def keep(self, lake: Lake, pipeline: str) -> None:
+        """Record where streams begin; to be done before the job runs."""
+        for stream, own in self.begins.items():
+            keep_begins(lake, pipeline, stream, self.ids, own)
 
 
 @dataclass(frozen=True)
@@ -44,18 +52,26 @@ def plan_start(contracts: Sequence[Contract], lake: Lake, pipeline: str, kafka: 
     topics = resolve_topics(contracts, kafka)
     stands = standings(lake, contracts, pipeline)
     parked = {entry.stream for entry in Parking(lake, pipeline).all()}
-    epochs, problems = _epochs(stands, parked, topic_ids(kafka, topics), asked)
+    ids = topic_ids(kafka, topics)
+    epochs, problems = _epochs(stands, parked, ids, asked)
     partitions = partitions_of(kafka, topics)
     earliest, ends = earliest_offsets(kafka, partitions), end_offsets(kafka, partitions)
     offsets: dict[Partition, int] = {}
     accepted: dict[Partition, int] = {}
+    begins: dict[str, Mapping[Partition, int]] = {}
     for contract in contracts:
         if contract.stream in parked:
             continue
         own = [partition for partition in partitions if reads(contract, partition[0])]
-        begin = _begin(contract, own, earliest, ends, kafka)
+        known = None if contract.start is Start.EARLIEST else read_begins(lake, pipeline, contract.stream, ids)
+        # A partition that is not known has come since the first start, and is read in whole.
+        begin = _begin(contract, own, earliest, ends, kafka) if known is None else earliest
+        if contract.start is not Start.EARLIEST:
+            begins[contract.stream] = {partition: begin[partition] for partition in own}
         for partition in own:
             start = _after(stands[contract.stream], partition, epochs)
+            if start is None and known is not None:
+                start = known.get(partition)
             if start is None:
                 start = begin[partition]
             else:
@@ -65,10 +81,9 @@ def plan_start(contracts: Sequence[Contract], lake: Lake, pipeline: str, kafka: 
             offsets[partition] = min(offsets.get(partition, start), start)
     if problems:
         raise RunRefused("the run was not started:\n" + "\n".join(f"- {problem}" for problem in problems))
-    begins = {
-        p: max(offsets.get(p, ends[p]), earliest[p]) for p in partitions
-    }  # what only parked streams read: the end
-    return StartPlan(begins, dict(ends), epochs, accepted)
+    # What only parked streams read: the end.
+    froms = {p: max(offsets.get(p, ends[p]), earliest[p]) for p in partitions}
+    return StartPlan(froms, dict(ends), epochs, accepted, ids, begins)
 
 
 def _after(standing: Standing, partition: Partition, epochs: Mapping[str, int]) -> int | None:

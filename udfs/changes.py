@@ -101,6 +101,7 @@ class Normalised:
     changes: Changes
     rejects: tuple[Rejects, ...]
     kinds: pa.Array  # string, one per raw record: a name in udfs.kinds
+    readable: Changes  # the changes, and the refused records that could be read, null where a value could not be
     fallbacks: int = 0  # groups of records that the vectorised decoder could not read as a whole
 
 

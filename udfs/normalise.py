@@ -35,11 +35,12 @@ def normalise(records: pa.Table, contract: Contract, schemas: SchemaSource, now_
     told.set([r.row for r in refusals], kinds.REJECTED)
     for kind, group in groupby(sorted(decoded.counted, key=lambda c: c[1]), key=lambda c: c[1]):
         told.set([row for row, _ in group], kind)
-    changes = _changes(parts, refusals, plan)
+    readable = _readable(parts, plan)
+    changes = _accepted(readable, refusals)
     if not contract.fields and len(changes):
         told.set(slices.ints(changes.row), kinds.SIGNAL)
         changes = changes.where(slices.marks(np.zeros(len(changes), np.bool_)))
-    return Normalised(changes, _rejects(refusals), told.array(), decoded.fallbacks)
+    return Normalised(changes, _rejects(refusals), told.array(), readable, decoded.fallbacks)
 
 
 def _decode(values: pa.BinaryArray, plan: Plan, schemas: SchemaSource, told: Kinds) -> Decoded:
@@ -71,8 +72,8 @@ def _found(parts: Sequence[Rows]) -> Sequence[Refusal]:
     return [refusal for part in parts for refusal in part.refusals]
 
 
-def _changes(parts: Sequence[Rows], refusals: Sequence[Refusal], plan: Plan) -> Changes:
-    """Put the rows of all pieces together, in batch order, without the refused ones."""
+def _readable(parts: Sequence[Rows], plan: Plan) -> Changes:
+    """Put the rows of all pieces together, in batch order."""
     if not parts:
         return Changes(plan.schema.empty_table(), pa.array([], pa.int64()))
     row = np.concatenate([part.row for part in parts])
@@ -85,12 +86,14 @@ def _changes(parts: Sequence[Rows], refusals: Sequence[Refusal], plan: Plan) -> 
         {name: slices.marks(np.concatenate([_unset(part, name) for part in parts])) for name in sorted(names)},
         {name: pa.concat_arrays([_flags(part, name) for part in parts]) for name in sorted(flagged)},
     )
-    if len(parts) > 1:
-        changes = _ordered(changes, row)
+    return _ordered(changes, row) if len(parts) > 1 else changes
+
+
+def _accepted(readable: Changes, refusals: Sequence[Refusal]) -> Changes:
     bad = np.array(sorted({r.row for r in refusals}), np.int64)
     if not len(bad):
-        return changes
-    return changes.where(slices.marks(~np.isin(slices.ints(changes.row), bad)))
+        return readable
+    return readable.where(slices.marks(~np.isin(slices.ints(readable.row), bad)))
 
 
 def _ordered(changes: Changes, row: Ints) -> Changes:

@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -37,7 +38,7 @@ def quarantine_rows(  # noqa: PLR0917 (the seam of refine)
     keys: KeyRing,
     now_ms: int,
 ) -> pa.Table:
-    """Give one row of QUARANTINE per rejected record, in the order of the rejects.
+    """Give one row of QUARANTINE per rejected record and stage, in the order of the records.
 
     `records` is the raw batch (RECORDS) that the rejects' rows point into, `readable` the unmasked changes of the same
     batch that normalise could read. Raises KeyFault when a key is missing.
@@ -48,7 +49,10 @@ def quarantine_rows(  # noqa: PLR0917 (the seam of refine)
             raw, read = records.take(one.row), _read(one, readable, contract, keys)
             beside = _payload(raw, read["_payload"], contract, keys) | _coordinates(raw, contract, now_ms)
             parts.append(_rows(one, read | beside))
-    return pa.concat_tables(parts) if parts else NO_ROWS
+    if len(parts) < 2:
+        return parts[0] if parts else NO_ROWS
+    places = np.concatenate([one.row.to_numpy(zero_copy_only=False) for one in rejects if len(one)])
+    return pa.concat_tables(parts).take(pa.array(np.argsort(places, kind="stable")))
 
 
 def _rows(rejects: Rejects, columns: Mapping[str, Any]) -> pa.Table:

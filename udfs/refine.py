@@ -55,7 +55,7 @@ def refine(records: pa.Table, contract: Contract, schemas: SchemaSource, keys: K
     masked = mask(checked.changes, contract, keys)
     return Refined(
         rows=_rows(masked, contract),
-        rejects=quarantine_rows(records, rejects, normalised.changes, contract, keys, now_ms),
+        rejects=quarantine_rows(records, rejects, normalised.readable, contract, keys, now_ms),
         others=_others(records, normalised, filtered, checked.dropped),
         fallbacks=normalised.fallbacks,
         failed=checked.failed,
@@ -105,7 +105,9 @@ def _others(records: pa.Table, normalised: Normalised, filtered: pa.Array, dropp
         parts.append(
             _coordinates(records.take(dropped["row"]), pc.binary_join_element_wise("dropped", dropped["rule"], ":"))
         )
-    return pa.concat_tables(parts) if parts else OTHERS.empty_table()
+    if len(parts) < 2:
+        return parts[0] if parts else OTHERS.empty_table()
+    return pa.concat_tables(parts).sort_by([(field.name, "ascending") for field in OTHERS][:3])
 
 
 def _coordinates(records: pa.Table, kinds: pa.Array | pa.ChunkedArray) -> pa.Table:

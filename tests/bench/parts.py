@@ -119,7 +119,7 @@ def _section(watch: Stopwatch, raw: pa.Table, contract: Contract, last: dict[tup
         masked = mask(checked.changes, contract, ring)
     with watch.part("quarantine"):
         found = [r for r in (*normalised.rejects, checked.rejects) if r is not None and len(r)]
-        rejects = quarantine_rows(raw, found, normalised.changes, contract, ring, now_ms)
+        rejects = quarantine_rows(raw, found, normalised.readable, contract, ring, now_ms)
     with watch.part("assemble"):
         rows = _rows(masked, contract)
         others = _others(raw, normalised, filtered, checked.dropped)
