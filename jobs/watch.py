@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
+from contracts.model import Contract
 from jobs.cluster import FINISHED
 from jobs.errors import ClusterUnreachable, JobFailed, JobRefused, KafkaProblem
 from jobs.kafka.offsets import readable_between
@@ -18,7 +19,7 @@ from jobs.launch import Launch
 from jobs.routing import reads
 from lakehouse.errors import RetryableError
 from lakehouse.parking import Parking
-from lakehouse.standing import standing_of
+from lakehouse.standing import Standing, standing_of
 
 POLL_SECONDS = 0.5
 ASK_SECONDS = 5.0  # between two questions for the job's failures
@@ -182,13 +183,16 @@ class CatchUp:
     def done(self) -> int:
         """Offsets gone so far; reads the tables' progress."""
         self._progress = {
-            contract.stream: standing_of(self._launch.lake, contract, self._launch.request.pipeline).progress
+            contract.stream: self._standing(contract).progress_in(self._plan.epochs)
             for contract in self._launch.contracts
         }
         return sum(
             max(min(self._progress[contract.stream].get(partition, start - 1) + 1, end) - start, 0)
             for contract, partition, start, end in self._wanted
         )
+
+    def _standing(self, contract: Contract) -> Standing:
+        return standing_of(self._launch.lake, contract, self._launch.request.pipeline)
 
     def complete(self) -> bool:
         """Say whether nothing readable is left below the ends, parked streams aside (as of the last done())."""

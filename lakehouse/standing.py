@@ -29,6 +29,10 @@ class Standing:
         """Give the topic's epoch as last committed."""
         return self.anchor.epochs().get(topic, 0) if self.anchor else 0
 
+    def progress_in(self, epochs: Mapping[str, int]) -> dict[Partition, int]:
+        """Give the progress in these epochs of the topics (0 where not named): an earlier epoch's is none."""
+        return {p: last for p, last in self.progress.items() if self.epoch(p[0]) == epochs.get(p[0], 0)}
+
 
 def standing_of(lake: Lake, contract: Contract, pipeline: str) -> Standing:
     """Read where one stream's tables stand; creates nothing.

@@ -28,3 +28,11 @@ def test_a_standing_tells_the_epoch_and_when_it_was_committed(lake: Lake) -> Non
     assert found.progress == {(TOPIC, 0): 2}
     assert found.versions["orders_changes"] == 2
     assert found.committed_at_ms is not None
+
+
+def test_progress_of_an_earlier_epoch_is_none_in_the_next(lake: Lake) -> None:
+    tables(lake).commit(write(lake, section([row(8)])), gaps=no_gaps, now_ms=NOW)
+    found = standings(lake, [CONTRACT, FRESH], "test")
+    assert found["orders"].progress_in({}) == {(TOPIC, 0): 8}
+    assert found["orders"].progress_in({TOPIC: 1}) == {}
+    assert found["fresh"].progress_in({}) == {}
