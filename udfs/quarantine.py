@@ -7,11 +7,11 @@ that could not be read gives its Kafka coordinates only, or, under the policy `e
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -93,11 +93,9 @@ def _json(table: pa.Table, names: Sequence[str]) -> pa.StringArray:
     if not names:
         return pa.nulls(len(table), pa.string())
     # Rejected rows are few, and Arrow writes no JSON; columns keep their contract's order.
-    written = [
-        json.dumps(row, default=json_value, separators=(",", ":"), ensure_ascii=False)
-        for row in table.select(names).to_pylist()
-    ]
-    return pa.array(written, pa.string())
+    rows = table.select(names).to_pylist()
+    written = [orjson.dumps(row, default=json_value, option=orjson.OPT_PASSTHROUGH_DATETIME) for row in rows]
+    return pa.array(written, pa.binary()).cast(pa.string())
 
 
 def _payload(raw: pa.Table, masked: pa.Array, contract: Contract, keys: KeyRing) -> dict[str, Any]:
