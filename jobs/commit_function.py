@@ -4,39 +4,28 @@ from __future__ import annotations
 
 import pandas as pd
 import pyarrow as pa
-from pyflink.table.udf import FunctionContext, ScalarFunction
 
 from jobs.committer import Committer
-from jobs.credentials import key_ring, lake_options
-from jobs.exchange import column_result, exchange_arrow_columns
+from jobs.exchange import column_result
+from jobs.ingest_function import IngestFunction
 from jobs.kafka.client import KafkaClient
-from jobs.metrics import FlinkMetrics
-from jobs.settings import IngestSettings
+from jobs.metrics import Metrics
 from lakehouse.lake import Lake
+from udfs.keys import KeyRing
 
 
-class CommitSections(ScalarFunction):  # type: ignore[misc]
+class CommitSections(IngestFunction):
     """commit(stream, sections) -> report (JSON)."""
 
-    def __init__(self, settings: IngestSettings) -> None:
-        self._settings = settings
-        self._contracts = settings.load()
-
-    def is_deterministic(self) -> bool:
-        """Tell the planner that a second call is not the same as the first."""
-        return False
-
-    def open(self, function_context: FunctionContext) -> None:
-        """Read the secrets and open the lake, on the worker."""
-        exchange_arrow_columns()
-        settings = self._settings
+    def prepare(self, lake: Lake, keys: KeyRing, metrics: Metrics) -> None:
+        """Make the committer."""
         self._committer = Committer(
-            settings=settings,
-            contracts={contract.stream: contract for contract in self._contracts},
-            lake=Lake.open(settings.lake, lake_options()),
-            keys=key_ring(settings.keys),
-            kafka=KafkaClient.from_file(settings.kafka_config, settings.kafka),
-            metrics=FlinkMetrics(function_context),
+            settings=self.settings,
+            contracts={contract.stream: contract for contract in self.contracts},
+            lake=lake,
+            keys=keys,
+            kafka=KafkaClient.from_file(self.settings.kafka_config, self.settings.kafka),
+            metrics=metrics,
         )
 
     def eval(self, streams: pa.Array, sections: pa.Array) -> pd.Series[str]:

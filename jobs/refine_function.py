@@ -4,42 +4,30 @@ from __future__ import annotations
 
 import pandas as pd
 import pyarrow as pa
-from pyflink.table.udf import FunctionContext, ScalarFunction
 
 from contracts.columns import RECORDS
-from jobs.credentials import key_ring, lake_options
-from jobs.exchange import exchange_arrow_columns, first_row_result
-from jobs.metrics import FlinkMetrics
+from jobs.exchange import first_row_result
+from jobs.ingest_function import IngestFunction
+from jobs.metrics import Metrics
 from jobs.refinery import Refinery
 from jobs.registry import Registries
-from jobs.settings import IngestSettings
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
 from lakehouse.segments import SectionRef
+from udfs.keys import KeyRing
 
 
-class RefineRecords(ScalarFunction):  # type: ignore[misc]
+class RefineRecords(IngestFunction):
     """refine(topic, partition, offset, timestamp, key, value, old key, new key) -> lines, or NULL."""
 
-    def __init__(self, settings: IngestSettings) -> None:
-        self._settings = settings
-        self._contracts = settings.load()
-
-    def is_deterministic(self) -> bool:
-        """Tell the planner that a second call is not the same as the first."""
-        return False
-
-    def open(self, function_context: FunctionContext) -> None:
-        """Read the secrets and open the lake, on the worker."""
-        exchange_arrow_columns()
-        metrics = FlinkMetrics(function_context)
-        lake = Lake.open(self._settings.lake, lake_options())
+    def prepare(self, lake: Lake, keys: KeyRing, metrics: Metrics) -> None:
+        """Make the refinery."""
         self._refinery = Refinery(
-            contracts=self._contracts,
+            contracts=self.contracts,
             lake=lake,
-            parking=Parking(lake, self._settings.pipeline),
-            registries=Registries(self._contracts, metrics),
-            keys=key_ring(self._settings.keys),
+            parking=Parking(lake, self.settings.pipeline),
+            registries=Registries(self.contracts, metrics),
+            keys=keys,
             metrics=metrics,
         )
 
