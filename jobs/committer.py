@@ -70,6 +70,8 @@ class Committer:
         self._identity = IdentityWatch(self.kafka, self.settings.identity_seconds)
         self._accepted = {(topic, partition): first for topic, partition, first in self.settings.accepted_losses}
         self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="commit")
+        for name in ("segments_deleted", "housekeeping_failures"):  # the background must not bring new names
+            self.metrics.count(name, 0)
 
     def commit(self, sections: Mapping[str, Sequence[str]]) -> dict[str, str]:
         """Commit each stream's sections (references as text); give a report (JSON) a stream.

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import duckdb
+import httpx
 import yaml
 from kafka.serializer import Serializer
 
+from jobs.cluster import Cluster
 from jobs.kafka.client import KafkaClient
 from jobs.launch import Launch, Request
 from lakehouse.lake import Lake
@@ -25,6 +27,7 @@ T = TypeVar("T")
 ID = {"name": "id", "logicalType": "integer", "physicalType": "bigint", "required": True}
 NOTE = {"name": "note", "logicalType": "string", "physicalType": "text"}
 Column = Mapping[str, Any]
+Event = Mapping[str, Any] | bytes | None
 
 
 def setting(name: str, value: Any) -> dict[str, Any]:
@@ -66,17 +69,20 @@ class _Bytes(Serializer):  # type: ignore[misc]
         return data
 
 
-def produce(kafka: KafkaClient, topic: str, events: Sequence[Mapping[str, Any] | bytes], partition: int = 0) -> None:
-    """Write events to one partition, in order; bytes as they are, all else as JSON."""
+def produce(kafka: KafkaClient, topic: str, events: Sequence[Event], partition: int = 0) -> None:
+    """Write events to one partition, in order; bytes and None (a tombstone) as they are, all else as JSON."""
     with kafka.producer(max_request_size=16 * 1024 * 1024, value_serializer=_Bytes()) as producer:
-        sent = [producer.send(topic, value=_encoded(event), partition=partition) for event in events]
+        sent = [
+            producer.send(topic, key=b"{}" if event is None else None, value=_encoded(event), partition=partition)
+            for event in events
+        ]
         producer.flush()
         for future in sent:
             future.get(timeout=30)
 
 
-def _encoded(event: Mapping[str, Any] | bytes) -> bytes:
-    return event if isinstance(event, bytes) else json.dumps(event, ensure_ascii=False).encode()
+def _encoded(event: Event) -> bytes | None:
+    return event if event is None or isinstance(event, bytes) else json.dumps(event, ensure_ascii=False).encode()
 
 
 def events(first: int, last: int) -> list[dict[str, Any]]:
@@ -133,3 +139,25 @@ def until(what: str, found: Callable[[], T], seconds: float = 150.0) -> T:
         assert time.monotonic() < end, f"{what}: not within {seconds:.0f} s"
         time.sleep(0.3)
     return answer
+
+
+def metric(cluster: Cluster, job_id: str, name: str) -> set[str]:
+    """Give the values that Flink's metrics have for all subtasks of all operators; empty while there are none."""
+    return {value for shown, value in metrics(cluster, job_id).items() if shown.endswith(f".{name}")}
+
+
+def metrics(cluster: Cluster, job_id: str) -> dict[str, str]:
+    """Give all of our metrics as the dashboard has them: task and <subtask>.<operator>.tidegate.<...>.<name>."""
+    found = {}
+    for vertex in rest(cluster, f"/jobs/{job_id}")["vertices"]:
+        path = f"/jobs/{job_id}/vertices/{vertex['id']}/metrics"
+        names = [entry["id"] for entry in rest(cluster, path) if ".tidegate." in entry["id"]]
+        for start in range(0, len(names), 50):  # they are asked for in the address's query
+            asked = rest(cluster, path, get=",".join(names[start : start + 50]))
+            found |= {f"{vertex['id']}.{entry['id']}": entry["value"] for entry in asked}
+    return found
+
+
+def rest(cluster: Cluster, path: str, **query: str) -> Any:
+    """Give what the cluster's REST interface answers."""
+    return httpx.get(f"{cluster.dashboard}{path}", params=query, trust_env=False, timeout=10).json()

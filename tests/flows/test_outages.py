@@ -6,9 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from jobs.cluster import Cluster
@@ -16,7 +14,7 @@ from jobs.kafka.client import KafkaClient
 from jobs.kafka.topics import ensure_topics
 from jobs.stack import Stack
 from tests import corpus
-from tests.flows.streams import Elsewhere, events, ids, offsets, produce, running, until, write_contract
+from tests.flows.streams import Elsewhere, events, ids, metric, offsets, produce, running, until, write_contract
 
 pytestmark = pytest.mark.integration
 
@@ -68,21 +66,6 @@ def test_a_broker_or_a_registry_that_is_away_for_a_while_costs_only_time(
 def unavailable(cluster: Cluster, job_id: str) -> set[str]:
     """Give the values of the gauge, over all subtasks."""
     return metric(cluster, job_id, "registry_unavailable")
-
-
-def metric(cluster: Cluster, job_id: str, name: str) -> set[str]:
-    """Give the values that Flink's metrics have for all subtasks of all operators; empty while there are none."""
-    found = set()
-    for vertex in _get(cluster, f"/jobs/{job_id}")["vertices"]:
-        path = f"/jobs/{job_id}/vertices/{vertex['id']}/metrics"
-        names = [entry["id"] for entry in _get(cluster, path) if entry["id"].endswith(f".{name}")]
-        if names:
-            found |= {entry["value"] for entry in _get(cluster, f"{path}?get={','.join(names)}")}
-    return found
-
-
-def _get(cluster: Cluster, path: str) -> Any:
-    return httpx.get(f"{cluster.dashboard}{path}", trust_env=False, timeout=10).json()
 
 
 def _listens(broker: Stack) -> bool:
