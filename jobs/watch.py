@@ -56,10 +56,11 @@ def follow(
         while True:
             try:
                 bar.update(task, completed=catching.done())
-                if until_caught_up and catching.complete():
+                over = until_caught_up and catching.complete()
+                troubles.parked(catching.reasons())
+                if over:
                     launch.cluster.cancel(job_id)
                     break
-                troubles.parked(catching.reasons())
             except PASSING as error:
                 troubles.tell(str(error))
             reason = troubles.look(launch, job_id, bar.tasks[0].completed)
