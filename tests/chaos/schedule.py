@@ -22,13 +22,13 @@ class Planned:
 
 
 def schedule(seed: int, faults: Sequence[str], once: frozenset[str]) -> Iterator[Planned]:
-    """Give faults without end: first each of them, in a random order, then any of those not in `once`."""
+    """Give faults: first each of them, in a random order, then without end any of those not in `once`."""
     random = Random(seed)
     first = list(faults)
     random.shuffle(first)
     again = [fault for fault in faults if fault not in once]
     number = 0
-    while True:
+    while number < len(first) or again:
         fault = first[number] if number < len(first) else random.choice(again)
         number += 1
         pause, recover = random.uniform(0.0, LONGEST_PAUSE_SECONDS), random.random() < PATIENCE
