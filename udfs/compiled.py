@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 Made = TypeVar("Made")
-KEPT = 512  # compiled contracts; more streams than that in one worker cost time, never an answer
+KEPT = 4096  # compiled contracts; more streams than that in one worker cost time, never an answer
 
 
 class Compiled(Generic[Made]):

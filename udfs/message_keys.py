@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections import OrderedDict
 
 import numpy as np
+import orjson
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from contracts.model import Contract, Encoding, Envelope, UnknownFields
 from udfs import slices, wire
-from udfs.changes import SchemaSource
+from udfs.arrays import spread
+from udfs.canonical import json_objects
+from udfs.changes import SchemaSource, UnknownSchema
+from udfs.compiled import Compiled
 from udfs.decode_avro import adjusted, decode_avro
 from udfs.decode_json import Shape, decode_json
 from udfs.decoded import Piece
 from udfs.wire import NO_HINT
-
-_MOST = 4096
 
 
 def read_keys(keys: pa.BinaryArray, contract: Contract, schemas: SchemaSource) -> dict[str, pa.Array]:
@@ -39,6 +41,32 @@ def read_keys(keys: pa.BinaryArray, contract: Contract, schemas: SchemaSource) -
     return columns
 
 
+def header_keys(headers: pa.ChunkedArray, contract: Contract) -> pa.StringArray:
+    """Give the keys in Debezium's headers as JSON of the key columns, each value as its column stores it.
+
+    Headers are JSON in every encoding of the values. Null where there is none, or none that can be read.
+    """
+    found = pc.is_valid(headers).combine_chunks()
+    if not contract.key or not found.true_count:
+        return pa.nulls(len(headers), pa.string())
+    # Key changes are rare: their headers are looked at one by one.
+    keys = pa.array([_payload(header) for header in headers.drop_null().to_pylist()], pa.binary())
+    columns = read_keys(keys, _written_in_json(contract), _no_schemas)
+    texts = json_objects(pa.table([columns[f.name] for f in contract.key], [f.name for f in contract.key]))
+    return spread(pc.if_else(keys.is_valid(), texts, pa.scalar(None, pa.string())), found)
+
+
+def _payload(header: bytes) -> bytes | None:
+    """Give the key itself of one that is written with its schema; None when the header holds no key."""
+    try:
+        key = orjson.loads(header)
+    except ValueError:
+        return None
+    if isinstance(key, dict) and set(key) == {"schema", "payload"}:
+        key = key["payload"]
+    return orjson.dumps(key) if isinstance(key, dict) else None
+
+
 def _pieces(keys: pa.BinaryArray, row: slices.Ints, only: Contract, schemas: SchemaSource) -> list[Piece]:
     if only.encoding is Encoding.AVRO:
         return decode_avro(keys, row, only, schemas).pieces
@@ -59,17 +87,18 @@ def _columns(piece: Piece, contract: Contract) -> dict[str, pa.Array]:
     return read
 
 
-# A cache by identity, as in udfs.plans: the key part of a contract, seen as records of their own.
-_ONLY: OrderedDict[int, tuple[Contract, Contract]] = OrderedDict()
+def _no_schemas(schema_id: int) -> str:
+    raise UnknownSchema(schema_id)
 
 
-def _only_key(contract: Contract) -> Contract:
-    held = _ONLY.get(id(contract))
-    if held is None or held[0] is not contract:
-        only = dataclasses.replace(
-            contract, fields=contract.key, envelope=Envelope.PLAIN, unknown_fields=UnknownFields.IGNORE
-        )
-        held = _ONLY[id(contract)] = (contract, only)
-        if len(_ONLY) > _MOST:
-            _ONLY.popitem(last=False)
-    return held[1]
+_written_in_json: Compiled[Contract] = Compiled(lambda contract: dataclasses.replace(contract, encoding=Encoding.JSON))
+
+
+def _only_the_key(contract: Contract) -> Contract:
+    """Give the key part of a contract, as that of records of their own."""
+    return dataclasses.replace(
+        contract, fields=contract.key, envelope=Envelope.PLAIN, unknown_fields=UnknownFields.IGNORE
+    )
+
+
+_only_key: Compiled[Contract] = Compiled(_only_the_key)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from contracts.model import Contract, Envelope, Field
 from udfs.changes import changes_table_schema
+from udfs.compiled import Compiled
 from udfs.decode_avro import adjusted
 from udfs.decode_json import Shape
-
-_MOST = 4096
 
 
 @dataclass(frozen=True)
@@ -31,22 +29,15 @@ class Plan:
         return self.contract.envelope is Envelope.PLAIN
 
 
-# A cache: contracts are frozen but hold mappings, so they are known by identity; the plan keeps the contract alive.
-_PLANS: OrderedDict[int, Plan] = OrderedDict()
-
-
-def plan_of(contract: Contract) -> Plan:
-    """Give a contract's plan, made at its first use."""
-    plan = _PLANS.get(id(contract))
-    if plan is None or plan.contract is not contract:
-        names = {f.name: (f.source, *f.aliases) for f in contract.fields}
-        in_avro = {f.name: _in_avro(f) for f in contract.fields}
-        plan = _PLANS[id(contract)] = Plan(contract, Shape.of(contract), names, in_avro, changes_table_schema(contract))
-        if len(_PLANS) > _MOST:
-            _PLANS.popitem(last=False)
-    return plan
+def _plan(contract: Contract) -> Plan:
+    names = {f.name: (f.source, *f.aliases) for f in contract.fields}
+    in_avro = {f.name: _in_avro(f) for f in contract.fields}
+    return Plan(contract, Shape.of(contract), names, in_avro, changes_table_schema(contract))
 
 
 def _in_avro(field: Field) -> tuple[str, ...]:
     plain = (field.source, *field.aliases)
     return tuple(dict.fromkeys((*plain, *(adjusted(n) for n in plain))))
+
+
+plan_of: Compiled[Plan] = Compiled(_plan)

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -19,7 +18,7 @@ from contracts.columns import QUARANTINE
 from contracts.model import Contract, Encoding, PayloadPolicy
 from contracts.types import MICROS_UTC
 from udfs.arrays import flat
-from udfs.canonical import json_value
+from udfs.canonical import json_objects
 from udfs.changes import Changes, Rejects
 from udfs.keys import KeyRing
 from udfs.masks import mask
@@ -92,10 +91,7 @@ def _json(table: pa.Table, names: Sequence[str]) -> pa.StringArray:
     """Give the named columns of each row as a JSON object, null when there are no names."""
     if not names:
         return pa.nulls(len(table), pa.string())
-    # Rejected rows are few, and Arrow writes no JSON; columns keep their contract's order.
-    rows = table.select(names).to_pylist()
-    written = [orjson.dumps(row, default=json_value, option=orjson.OPT_PASSTHROUGH_DATETIME) for row in rows]
-    return pa.array(written, pa.binary()).cast(pa.string())
+    return json_objects(table.select(names))  # rejected rows are few
 
 
 def _payload(raw: pa.Table, masked: pa.Array, contract: Contract, keys: KeyRing) -> dict[str, Any]:

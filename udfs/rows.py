@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,7 +17,7 @@ from udfs import envelope_tail, kinds, placeholders, position, slices, wire
 from udfs.changes import META, SchemaSource
 from udfs.converted import Converted, Mask, without
 from udfs.decoded import SOURCE, Piece, Refusal
-from udfs.message_keys import read_keys
+from udfs.message_keys import header_keys, read_keys
 from udfs.plans import Plan
 from udfs.slices import Ints
 from udfs.wire import NO_HINT
@@ -191,8 +190,8 @@ def _meta(piece: Piece, kafka: pa.Table, plan: Plan, now_ms: int) -> dict[str, p
     return meta | {
         "_position_major": where.major,
         "_position_minor": where.minor,
-        "_previous_key": _key_texts(kafka["old_key"], plan),
-        "_next_key": _key_texts(kafka["new_key"], plan),
+        "_previous_key": header_keys(kafka["old_key"], plan.contract),
+        "_next_key": header_keys(kafka["new_key"], plan.contract),
         "_extra": pa.nulls(count, pa.string()) if piece.extra is None else piece.extra,
         "_topic": kafka["topic"],
         "_partition": kafka["partition"],
@@ -239,26 +238,6 @@ def _micros(numbers: pa.Array, factor: int) -> pa.Array:
     """Give moments from whole units; a number beyond int64 wraps, which only a broken clock can send."""
     scaled = numbers if factor == 1 else pc.multiply(numbers, factor)
     return scaled.view(MICROS_UTC)
-
-
-def _key_texts(headers: pa.ChunkedArray, plan: Plan) -> pa.Array:
-    """Give the keys in headers as JSON of the contract's key fields, one by one: key changes are rare."""
-    if headers.null_count == len(headers):
-        return pa.nulls(len(headers), pa.string())
-    return pa.array([None if h is None else _key_text(h, plan) for h in headers.to_pylist()], pa.string())
-
-
-def _key_text(header: bytes, plan: Plan) -> str | None:
-    try:
-        key = orjson.loads(header)
-    except ValueError:
-        return None
-    if isinstance(key, dict) and set(key) == {"schema", "payload"}:
-        key = key["payload"]
-    if not isinstance(key, dict):
-        return None
-    named = {f.name: next((key[n] for n in plan.adjusted[f.name] if n in key), None) for f in plan.contract.key}
-    return orjson.dumps(named).decode()
 
 
 def _repeat(value: object, count: int, kind: pa.DataType) -> pa.Array:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+
+import pyarrow as pa
 import pytest
 
+from contracts.model import Mask
 from tests import corpus
 from tests.udfs import batches
 from tests.udfs.corpus_state import ENCODINGS, contract, normalised
-from udfs.message_keys import read_keys
+from tests.udfs.rows import KEYS
+from udfs.masks import mask
+from udfs.message_keys import header_keys, read_keys
 from udfs.normalise import normalise
 
 KEYED = ["users", "products", "order_items", "metrics_2024", "Mixed_Case", "types_torture"]
@@ -39,3 +46,36 @@ def test_a_delete_without_before_takes_its_key_from_kafka() -> None:
     values = [batches.event(None, "d"), batches.event({"id": 2, "name": "b"})]
     found = normalise(batches.raw(values, keys=[b'{"id":1}', b'{"id":2}']), made, corpus.schema, now_ms=1)
     assert found.changes.table.select(["id", "name"]).to_pylist() == [{"id": 1, "name": None}, {"id": 2, "name": "b"}]
+
+
+KEY_TYPES = {
+    "id": ("bigint", b"7", 7),
+    "day": ("date", b"19000", "2022-01-08"),
+    "at": ("timestamp(3)", b"1700000000123", "2023-11-14T22:13:20.123000"),
+    "amount": ("numeric(12,2)", b'"AZA="', "4.00"),
+    "raw": ("bytea", b'"AQI="', "0102"),
+}
+
+
+@pytest.mark.parametrize("name", KEY_TYPES)
+def test_a_key_in_a_header_is_written_as_its_column_stores_it(name: str) -> None:
+    physical, sent, stored = KEY_TYPES[name]
+    made = batches.contract({"id": physical})
+    header = b'{"id":' + sent + b"}"
+    found = header_keys(
+        pa.chunked_array([pa.array([None, header, b"{", b'{"schema":{},"payload":' + header + b"}"])]), made
+    )
+    assert [None if text is None else json.loads(text) for text in found.to_pylist()] == [
+        None, {"id": stored}, None, {"id": stored},
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KEY_TYPES)
+def test_a_masked_key_in_a_header_is_the_same_token_as_in_its_column(name: str) -> None:
+    physical, sent, _ = KEY_TYPES[name]
+    plain = batches.contract({"id": physical})
+    made = dataclasses.replace(plain, fields=(dataclasses.replace(plain.fields[0], mask=Mask("hash", key_id="first")),))
+    value = batches.event(None, "c").replace(b'"after":null', b'"after":{"id":' + sent + b"}")
+    records = batches.raw([value], keys=[b'{"id":' + sent + b"}"], old_key=b'{"id":' + sent + b"}")
+    masked = mask(normalise(records, made, corpus.schema, now_ms=1).changes, made, KEYS).table.to_pylist()
+    assert json.loads(masked[0]["_previous_key"])["id"] == masked[0]["id"]
