@@ -21,6 +21,7 @@ STOP_SECONDS = 15.0  # a commit or a batch may take as long before the job is ca
 SUBMIT_SECONDS = 180
 FINISHED = frozenset({"FINISHED", "CANCELED", "FAILED"})
 _SUBMITTED = re.compile(r"JobID ([0-9a-f]{32})")
+_PYTHON_ERROR = re.compile(r"(?:(?:[a-z_]\w*\.)+[A-Z]\w*|\w+(?:Error|Exception)): ")  # as a traceback ends
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def root_cause(trace: str) -> str:
 def _last_words(output: str) -> str:
     """Give the sentence that explains a failed `flink run`: the job's own Python error, else the last Java cause."""
     said = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith(("\t", "    "))]
-    python = [line for line in said if re.match(r"^[\w.]+(?:Error|Exception|Refused|Unavailable)\b", line)]
+    python = [line for line in said if _PYTHON_ERROR.match(line)]
     java = [line for line in said if line.startswith("Caused by: ")]
     own = [line for line in python if not line.startswith(("java.", "org."))]
     found = own or java or python or said or ["no output"]

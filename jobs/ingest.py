@@ -112,7 +112,7 @@ def source_options(settings: IngestSettings, contracts: Sequence[Contract]) -> M
         **subscription(contracts),
     }
     if settings.kafka_config:
-        options |= KafkaClient.from_file(settings.kafka_config).flink_options()
+        options |= KafkaClient.from_file(settings.kafka_config, settings.kafka).flink_options()
     return options
 
 

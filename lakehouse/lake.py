@@ -35,11 +35,11 @@ RETRIES = 3
 
 # What the storage says (lower case) -> what it means. The first match counts.
 MEANINGS: tuple[tuple[str, type[LakehouseError], str], ...] = (
-    ("no space left", DiskFull, "Free space, then start the job again."),
-    ("storagefull", DiskFull, "Free space, then start the job again."),
-    ("os error 28", DiskFull, "Free space, then start the job again."),
-    ("disk quota exceeded", DiskFull, "Raise the quota, then start the job again."),
-    ("file too large", DiskFull, "Raise the file size limit, then start the job again."),
+    ("no space left", DiskFull, "Free space; a running job then goes on by itself."),
+    ("storagefull", DiskFull, "Free space; a running job then goes on by itself."),
+    ("os error 28", DiskFull, "Free space; a running job then goes on by itself."),
+    ("disk quota exceeded", DiskFull, "Raise the quota; a running job then goes on by itself."),
+    ("file too large", DiskFull, "Raise the file size limit, then start the workers again."),
     ("nosuchbucket", BucketMissing, "Create the bucket, or correct the lake's address."),
     ("signaturedoesnotmatch", WrongCredentials, "Correct the secret key."),
     ("invalidaccesskeyid", WrongCredentials, "Correct the access key."),

@@ -148,7 +148,7 @@ def metric(cluster: Cluster, job_id: str, name: str) -> set[str]:
 
 def metrics(cluster: Cluster, job_id: str) -> dict[str, str]:
     """Give all of our metrics as the dashboard has them: task and <subtask>.<operator>.tidegate.<...>.<name>."""
-    found = {}
+    found: dict[str, str] = {}
     for vertex in rest(cluster, f"/jobs/{job_id}")["vertices"]:
         path = f"/jobs/{job_id}/vertices/{vertex['id']}/metrics"
         names = [entry["id"] for entry in rest(cluster, path) if ".tidegate." in entry["id"]]

@@ -17,13 +17,13 @@ from jobs.kafka.client import KafkaClient
 from jobs.kafka.topics import ensure_topics
 from jobs.stack import Stack
 from tests.flows.pipeline import Pipeline
-from tests.flows.streams import ID, NOTE, metrics, offsets, produce, running, until, write_contract
+from tests.flows.streams import ID, NOTE, Column, metrics, offsets, produce, running, until, write_contract
 
 pytestmark = pytest.mark.integration
 
 PROJECT = Path(__file__).parents[2]
 STREAM, TOPIC, BEATS = "measured", "metrics.measured", "__debezium-heartbeat.metrics"
-COLUMNS = [
+COLUMNS: list[Column] = [
     ID,
     {**NOTE, "logicalTypeOptions": {"maxLength": 20}},
     {"name": "amount", "logicalType": "integer", "physicalType": "bigint", "logicalTypeOptions": {"minimum": 0}},
@@ -67,14 +67,14 @@ def shown(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sh
         endpoint = f"http://127.0.0.1:{stack.place('flink').ports['taskmanager']}/metrics"
         late = ("records_late", frozenset({("stream", STREAM)}))
 
-        def dashboard() -> Seen | None:
+        def dashboard() -> Seen:
             found = _of_dashboard(metrics(launch.cluster, job_id))
-            return found if found.get(late) else None
+            return found if found.get(late) else {}
 
-        def prometheus() -> Seen | None:
+        def prometheus() -> Seen:
             answer = httpx.get(endpoint, trust_env=False, timeout=10)
             found = _of_prometheus(answer.text, job_id)
-            return found if found.get(late) else None
+            return found if found.get(late) else {}
 
         segments = sum(path.stat().st_size for path in (folder / "lake" / "_tidegate" / "segments").iterdir())
         yield Shown(until("the dashboard", dashboard), until("the endpoint", prometheus), segments)

@@ -401,5 +401,5 @@ def test_a_full_disk_is_said_and_does_no_harm(tmp_path: Path) -> None:
     process.start()
     said = [answers.get(timeout=60) for _ in range(2)]
     process.join()
-    assert all("start the job again" in answer for answer in said), said
+    assert all("start the workers again" in answer for answer in said), said
     assert offsets(Lake.open(uri)) == [(0, n) for n in range(20_000)]
