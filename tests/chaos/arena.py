@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import obstore
 import psutil
 
 from contracts.load import load_contracts
@@ -29,6 +30,7 @@ from jobs.stack import Stack, StackError
 from lakehouse.errors import LakehouseError
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
+from lakehouse.segments import FOLDER
 from lakehouse.standing import standing_of
 from tests.chaos.flow import Flow
 from tests.chaos.inject.sitecustomize import VARIABLE
@@ -195,6 +197,12 @@ class Arena:
         if any(progress is None for progress in found):
             return -1
         return sum(last + 1 for progress in found if progress for last in progress.values())
+
+    def segments(self) -> list[tuple[str, float]]:
+        """Give the stored segments' paths, and when each was stored (s since the epoch); raises LakehouseError."""
+        with self.lake.explained("list the segments"):
+            pages = obstore.list(self.lake.objects, prefix=f"{FOLDER}/")
+            return [(entry["path"], entry["last_modified"].timestamp()) for page in pages for entry in page]
 
     def parked(self, stream: str) -> str | None:
         """Give why a stream is parked; None when it is not, or the lake cannot be read."""

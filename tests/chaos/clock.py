@@ -9,6 +9,12 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
+_OWN_CLOCK = {
+    "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+    "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # by itself it guesses wrong, and Java's timed waits end at once
+    "FAKETIME_DISABLE_SHM": "1",  # shared memory would outlive a kill, and its lock with it
+}
+
 
 def library() -> Path:
     """Give the library that the Python package libfaketime carries; raises FileNotFoundError."""
@@ -22,15 +28,22 @@ def library() -> Path:
 
 def behind(seconds: float) -> Mapping[str, str]:
     """Give the environment of a host whose clock is so many seconds behind."""
-    return {
-        "LD_PRELOAD": str(library()),
-        "FAKETIME": f"-{seconds:g}s",
-        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # by itself it guesses wrong, and Java's timed waits end at once
-        "FAKETIME_DISABLE_SHM": "1",  # shared memory would outlive a kill, and its lock with it
-    }
+    return {**_OWN_CLOCK, "LD_PRELOAD": str(library()), "FAKETIME": f"-{seconds:g}s"}
 
 
-def stepping_back(seconds: float, after: float) -> Mapping[str, str]:
-    """Give the environment of a process whose clock is true at first, and steps back when it has run for `after` s."""
-    return {**behind(seconds), "FAKETIME_START_AFTER_SECONDS": f"{after:.0f}"}
+def set_by(file: Path) -> Mapping[str, str]:
+    """Give the environment of a host whose clock is set by a file, as step_back writes it; true at first."""
+    _write(file, 0)
+    clock = {"FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_CACHE_DURATION": "1"}  # s between two looks at the file
+    return {**_OWN_CLOCK, "LD_PRELOAD": str(library()), **clock}
+
+
+def step_back(file: Path, seconds: float) -> None:
+    """Step the clock of all processes that were started with set_by(file), within a second."""
+    _write(file, seconds)
+
+
+def _write(file: Path, behind: float) -> None:
+    fresh = file.with_suffix(".new")
+    fresh.write_text(f"-{behind:g}s\n", encoding="utf-8")
+    fresh.rename(file)

@@ -16,6 +16,7 @@ import psutil
 
 from jobs.errors import TidegateError
 from jobs.launch import Launch
+from jobs.refinery import refined_at_ms
 from lakehouse.errors import LakehouseError
 from tests.chaos import clock
 from tests.chaos.arena import Arena, Stalled
@@ -119,18 +120,33 @@ def host_behind(arena: Arena, random: Random) -> str:
     Windows that are filled from now on fire before those restored.
     """
     with arena.environment(clock.behind(HOST_BEHIND_SECONDS)):
-        return (
-            _restart(arena, "taskmanager", random.uniform(0.0, 1.0)) + f" on a host {HOST_BEHIND_SECONDS:.0f} s behind"
-        )
+        said = _restart(arena, "taskmanager", random.uniform(0.0, 1.0))
+    return said + f" on a host {HOST_BEHIND_SECONDS:.0f} s behind; {_told_late(arena, HOST_BEHIND_SECONDS)}"
 
 
 def clock_steps_back(arena: Arena, random: Random) -> str:
-    """Step the TaskManager's clock back while windows are open."""
-    after = random.randint(12, 18)
-    with arena.environment(clock.stepping_back(STEP_SECONDS, after)):
+    """Step the clock of the TaskManager and its workers back while windows are open."""
+    file = arena.home / "clock"
+    with arena.environment(clock.set_by(file)):
         said = _restart(arena, "taskmanager", random.uniform(0.0, 1.0))
-    time.sleep(after + 5.0)
-    return said + f", clock stepped back by {STEP_SECONDS:.0f} s after {after} s"
+    arena.moving()
+    time.sleep(random.uniform(0.0, 2.0))
+    clock.step_back(file, STEP_SECONDS)
+    return said + f", its clock stepped back by {STEP_SECONDS:.0f} s; {_told_late(arena, STEP_SECONDS)}"
+
+
+def _told_late(arena: Arena, seconds: float) -> str:
+    """Wait for a segment whose name is behind the time at which it was stored: the other clock is in use."""
+    since, least = time.time(), (seconds - 3.0) * 1000
+
+    def late() -> str | None:
+        with suppress(LakehouseError):
+            for path, stored in arena.segments():
+                if stored > since and stored * 1000 - refined_at_ms(path) > least:
+                    return f"a segment stored {stored - refined_at_ms(path) / 1000:.0f} s after its own time"
+        return None
+
+    return str(arena.until("a segment tells the time of the other clock", late, 120.0))
 
 
 def second_copy(arena: Arena, random: Random) -> str:
