@@ -113,7 +113,7 @@ class Cluster:
             ) from None
         found = _SUBMITTED.search(done.stdout)
         if not found:
-            raise JobRefused(_last_words(done.stdout + "\n" + done.stderr))
+            raise JobRefused(last_words(done.stdout + "\n" + done.stderr))
         return found[1]
 
     def _get_known(self, path: str) -> dict[str, Any] | None:
@@ -157,7 +157,7 @@ def root_cause(trace: str) -> str:
     return (causes[-1] if causes else lines[0]).removeprefix("Caused by: ")
 
 
-def _last_words(output: str) -> str:
+def last_words(output: str) -> str:
     """Give the sentence that explains a failed `flink run`: the job's own Python error, else the last Java cause."""
     said = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith(("\t", "    "))]
     python = [line for line in said if _PYTHON_ERROR.match(line)]
