@@ -97,7 +97,10 @@ def run(
     commit_seconds: Annotated[int, typer.Option(help="Commit interval in seconds.", min=1, max=3600)] = 5,
     as_json: Json = False,
 ) -> None:
-    """Submit the ingest job; it goes on from what the tables hold."""
+    """Submit the ingest job; it goes on from what the tables hold.
+
+    Exit code 0: submitted, and where asked caught up; 1: refused, or caught up but for streams that are parked.
+    """
     from jobs.launch import Launch, Request
     from jobs.watch import follow
 
@@ -114,6 +117,8 @@ def run(
         summary |= follow(launch, job_id, err, until_caught_up=until_caught_up, supervise=supervise)
     if as_json:
         print(json.dumps(summary))
+    if summary.get("parked"):
+        raise typer.Exit(PROBLEM)
 
 
 @app.command(epilog="Example: tidegate status --lake ./lake --kafka 127.0.0.1:9092")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pyflink.datastream import StreamExecutionEnvironment
@@ -109,16 +109,16 @@ def source_options(settings: IngestSettings, contracts: Sequence[Contract]) -> M
         "properties.client.id.prefix": f"tidegate-{settings.pipeline}",
         **{f"properties.{name}": value for name, value in FETCHING.items()},
         "scan.topic-partition-discovery.interval": f"{int(settings.discovery_seconds * 1000)} ms",
-        **subscription(contracts),
+        **subscription(contracts, settings.absent_topics),
     }
     if settings.kafka_config:
         options |= KafkaClient.from_file(settings.kafka_config, settings.kafka).flink_options()
     return options
 
 
-def subscription(contracts: Sequence[Contract]) -> dict[str, str]:
+def subscription(contracts: Sequence[Contract], absent: Collection[str] = ()) -> dict[str, str]:
     """Give the source's topics: a list of names, or one pattern as soon as a contract has one."""
-    names = sorted({topic for contract in contracts for topic in contract.topics})
+    names = sorted({topic for contract in contracts for topic in contract.topics}.difference(absent))
     patterns = sorted({contract.topic_pattern for contract in contracts if contract.topic_pattern})
     if not patterns:
         return {"topic": ";".join(names)}

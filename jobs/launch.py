@@ -120,6 +120,7 @@ class Launch:
             keys=str(request.keys.absolute()) if request.keys else None,
             epochs=self.plan.epochs,
             accepted_losses=tuple((*partition, first) for partition, first in self.plan.accepted.items()),
+            absent_topics=tuple(self.plan.absent),
             commit_seconds=request.commit_seconds,
             identity_seconds=request.identity_seconds,
             discovery_seconds=request.discovery_seconds,

@@ -31,6 +31,7 @@ class IngestSettings:
     keys: str | None = None  # path of the mask key file
     epochs: Mapping[str, int] = dataclasses.field(default_factory=dict)  # topic -> epoch, where not 0
     accepted_losses: Sequence[tuple[str, int, int]] = ()  # topic, partition, the first offset not lost
+    absent_topics: Sequence[str] = ()  # named by contracts of parked streams: Flink's source would fail for them
     commit_seconds: int = 5
     commit_lanes: int = 4  # parallel commit operators; a slow stream holds up only the others of its lane
     max_rows_per_commit: int = 2_000_000

@@ -29,6 +29,7 @@ class StartPlan:
     accepted: Mapping[Partition, int] = field(default_factory=dict)  # first offset that is not part of the loss
     ids: Mapping[str, str] = field(default_factory=dict)  # of the topics
     begins: Mapping[str, Mapping[Partition, int]] = field(default_factory=dict)  # of streams not from the earliest
+    absent: Sequence[str] = ()  # topics that are not there, and that only parked streams would read
 
     def keep(self, lake: Lake, pipeline: str) -> None:
         """Record where streams begin; to be done before the job runs."""
@@ -49,9 +50,10 @@ def plan_start(contracts: Sequence[Contract], lake: Lake, pipeline: str, kafka: 
 
     Raises KafkaProblem and RunRefused with every problem found, each with its values and what to do.
     """
-    topics = resolve_topics(contracts, kafka)
-    stands = standings(lake, contracts, pipeline)
     parked = {entry.stream for entry in Parking(lake, pipeline).all()}
+    topics, absent = resolve_topics(contracts, kafka)
+    _refuse_absent(contracts, absent, parked, kafka.bootstrap)
+    stands = standings(lake, contracts, pipeline)
     ids = topic_ids(kafka, topics)
     epochs, problems = _epochs(stands, parked, ids, asked)
     partitions = partitions_of(kafka, topics)
@@ -83,7 +85,7 @@ def plan_start(contracts: Sequence[Contract], lake: Lake, pipeline: str, kafka: 
         raise RunRefused("the run was not started:\n" + "\n".join(f"- {problem}" for problem in problems))
     # What only parked streams read: the end.
     froms = {p: max(offsets.get(p, ends[p]), earliest[p]) for p in partitions}
-    return StartPlan(froms, dict(ends), epochs, accepted, ids, begins)
+    return StartPlan(froms, dict(ends), epochs, accepted, ids, begins, absent)
 
 
 def _after(standing: Standing, partition: Partition, epochs: Mapping[str, int]) -> int | None:
@@ -118,17 +120,23 @@ def _epochs(
     return {topic: epoch for topic, epoch in epochs.items() if epoch}, problems
 
 
-def resolve_topics(contracts: Sequence[Contract], kafka: KafkaClient) -> list[str]:
-    """Give the topics the contracts read; raises KafkaProblem when a named one does not exist."""
+def resolve_topics(contracts: Sequence[Contract], kafka: KafkaClient) -> tuple[list[str], list[str]]:
+    """Give the topics the contracts read, and those they name that do not exist."""
     existing = set(kafka.topics())
     named = {topic for contract in contracts for topic in contract.topics}
-    missing = sorted(named - existing)
-    if missing:
-        raise KafkaProblem(
-            f"Kafka at {kafka.bootstrap} has no topic {', '.join(missing)}: create it, or correct the contract"
-        )
     matched = {t for t in existing if any(c.topic_pattern and re.fullmatch(c.topic_pattern, t) for c in contracts)}
-    return sorted(named | matched)
+    return sorted((named & existing) | matched), sorted(named - existing)
+
+
+def _refuse_absent(contracts: Sequence[Contract], absent: Collection[str], parked: Collection[str], where: str) -> None:
+    """Raise KafkaProblem when a topic is missing that a stream would read, or nothing is left to be read."""
+    wanted = {topic for c in contracts if c.stream not in parked for topic in c.topics}
+    if missing := sorted(wanted.intersection(absent)):
+        raise KafkaProblem(
+            f"Kafka at {where} has no topic {', '.join(missing)}: create it, correct the contract, or pause its stream"
+        )
+    if not any(c.topic_pattern or set(c.topics).difference(absent) for c in contracts):
+        raise KafkaProblem(f"Kafka at {where} has none of the topics, and all streams are parked")
 
 
 def _begin(

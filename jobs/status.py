@@ -115,7 +115,7 @@ def _ends(contracts: tuple[Contract, ...], kafka: str | None, config: Path | Non
     if kafka is None:
         return None
     client = KafkaClient.from_file(config, kafka)
-    return dict(end_offsets(client, partitions_of(client, resolve_topics(contracts, client))))
+    return dict(end_offsets(client, partitions_of(client, resolve_topics(contracts, client)[0])))
 
 
 def _stream(

@@ -8,11 +8,13 @@ import pytest
 from kafka import TopicPartition
 
 from contracts.load import load_contracts
-from jobs.errors import RunRefused
+from jobs.errors import KafkaProblem, RunRefused
+from jobs.ingest import subscription
 from jobs.kafka.client import KafkaClient
 from jobs.kafka.topics import delete_topics, ensure_topics
 from jobs.start import Asked, StartPlan, plan_start
 from lakehouse.lake import Lake
+from lakehouse.parking import Parking
 from tests.flows.streams import events, produce, write_contract
 
 pytestmark = pytest.mark.integration
@@ -78,3 +80,20 @@ def test_what_retention_took_after_the_first_start_is_a_loss(kafka: KafkaClient,
     with pytest.raises(RunRefused, match="offsets 3 to 4 are gone"):
         starts.start()
     assert starts.start(accept_loss=True) == {(topic, 0): 5}
+
+
+def test_a_topic_that_is_gone_holds_up_no_stream_but_its_own(kafka: KafkaClient, topic: str, tmp_path: Path) -> None:
+    produce(kafka, topic, events(1, 3))
+    starts = Starts(kafka, tmp_path, topic, "earliest")
+    starts.contracts = load_contracts(write_contract(tmp_path / "contracts", "gone", f"{topic}-gone"), {})
+    with pytest.raises(KafkaProblem, match=f"no topic {topic}-gone: create it, .* or pause its stream"):
+        starts.plan()
+    Parking(starts.lake, "p").park("gone")
+    plan = starts.plan()
+    assert (plan.offsets, plan.absent) == ({(topic, 0): 0}, [f"{topic}-gone"])
+    assert subscription(starts.contracts, plan.absent) == {"topic": topic}
+
+    Parking(starts.lake, "p").park("plain")
+    delete_topics(kafka, [topic])
+    with pytest.raises(KafkaProblem, match="none of the topics"):
+        starts.plan()
