@@ -16,14 +16,17 @@ from contracts.load import load_contracts
 from contracts.model import Contract
 from jobs.cluster import Cluster
 from jobs.credentials import key_ring, lake_options
+from jobs.errors import RunRefused
 from jobs.flink_client import client_environment
 from jobs.kafka.client import KafkaClient
 from jobs.kafka.offsets import fresh_group
 from jobs.settings import IngestSettings
-from jobs.start import Asked, StartPlan, plan_start
+from jobs.start import Asked, StartPlan, listed, plan_start
+from lakehouse.errors import FatalError
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
-from udfs.keys import require_keys
+from lakehouse.standing import verify_tables
+from udfs.keys import pinned_keys, require_keys
 
 FOLDER = "_tidegate/pipelines"
 
@@ -69,7 +72,8 @@ class Launch:
         self.request = request
         self.contracts: tuple[Contract, ...] = load_contracts(request.contracts, dict(os.environ))
         self.cluster = Cluster(request.cluster)
-        require_keys(self.contracts, key_ring(str(request.keys) if request.keys else None))
+        self._keys = key_ring(str(request.keys) if request.keys else None)
+        require_keys(self.contracts, self._keys)
         self.plan: StartPlan | None = None
 
     @cached_property
@@ -86,9 +90,23 @@ class Launch:
         """Decide where the job would begin; raises KafkaProblem, RunRefused and what lakehouse.errors says."""
         request = self.request
         self._release()
+        self._verify_tables()
         asked = Asked(frozenset(request.new_epochs), request.accept_loss)
         self.plan = plan_start(self.contracts, self.lake, request.pipeline, self.kafka, asked)
         return self.plan
+
+    def _verify_tables(self) -> None:
+        """Raise RunRefused with all that keeps tables from becoming what their contracts want."""
+        request, problems = self.request, []
+        parked = {entry.stream for entry in Parking(self.lake, request.pipeline).all()}
+        for contract in self.contracts:
+            if contract.stream not in parked:
+                try:
+                    verify_tables(self.lake, contract, request.pipeline, pinned_keys(contract, self._keys))
+                except FatalError as error:
+                    problems.append(f"{contract.stream}: {error}")
+        if problems:
+            raise RunRefused(listed(problems))
 
     def _release(self) -> None:
         """Let parked streams go on whose reason names the decision that the user has now made."""

@@ -82,10 +82,15 @@ def plan_start(contracts: Sequence[Contract], lake: Lake, pipeline: str, kafka: 
                     accepted[partition] = earliest[partition]
             offsets[partition] = min(offsets.get(partition, start), start)
     if problems:
-        raise RunRefused("the run was not started:\n" + "\n".join(f"- {problem}" for problem in problems))
+        raise RunRefused(listed(problems))
     # What only parked streams read: the end.
     froms = {p: max(offsets.get(p, ends[p]), earliest[p]) for p in partitions}
     return StartPlan(froms, dict(ends), epochs, accepted, ids, begins, absent)
+
+
+def listed(problems: Sequence[str]) -> str:
+    """Give one text for all that refuses a start."""
+    return "the run was not started:\n" + "\n".join(f"- {problem}" for problem in problems)
 
 
 def _after(standing: Standing, partition: Partition, epochs: Mapping[str, int]) -> int | None:

@@ -53,6 +53,14 @@ def standing_of(lake: Lake, contract: Contract, pipeline: str) -> Standing:
     return Standing(state, anchor.progress(state.partitions), versions, committed)
 
 
+def verify_tables(lake: Lake, contract: Contract, pipeline: str, pins: Mapping[str, str]) -> None:
+    """Raise KeyPinChanged or SchemaRefused when a table that exists cannot become what the contract wants."""
+    for kind in kinds_of(contract.tables):
+        table = StreamTable(lake, kind, shape_of(kind, contract, pins), pipeline, {})
+        if table.open():
+            table.verify()
+
+
 def standings(lake: Lake, contracts: Sequence[Contract], pipeline: str) -> dict[str, Standing]:
     """Read where the tables of each stream stand, by stream."""
     with ThreadPoolExecutor(min(THREADS, max(1, len(contracts)))) as pool:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
+import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
@@ -107,14 +108,22 @@ class StreamTable:
             if not self.open():
                 raise
 
+    def verify(self) -> list[pa.Field]:
+        """Give the columns that the contract gained; changes nothing.
+
+        Raises KeyPinChanged or SchemaRefused when the table cannot become what the contract wants.
+        """
+        metadata = self.delta.metadata()
+        added = self.shape.added(self.name, self.delta.schema(), metadata.partition_columns)
+        self.shape.verify_pins(metadata.configuration, {field.name for field in added})
+        return added
+
     def evolve(self) -> None:
         """Give the table the columns that the contract gained, in a commit of its own.
 
         Raises KeyPinChanged or SchemaRefused when the table cannot become what the contract wants.
         """
-        configuration = self.delta.metadata().configuration
-        added = self.shape.added(self.name, self.delta.schema(), self.delta.metadata().partition_columns)
-        self.shape.verify_pins(configuration, {field.name for field in added})
+        added, configuration = self.verify(), self.delta.metadata().configuration
         changed = {k: v for k, v in self.shape.configuration().items() if v is not None and configuration.get(k) != v}
         with self._lake.explained(f"change the columns of table {self.name}"):
             if changed.keys() - {STATISTICS} or (changed and added):  # before the columns: no private statistics ever
