@@ -51,7 +51,7 @@ def test_an_unknown_topic_is_refused_by_name(stack: Stack, tmp_path: Path) -> No
     folder = write_contract(tmp_path / "contracts", "nowhere", "refused.nowhere")
     said = run(folder, tmp_path / "lake", stack.kafka_address, stack.flink_address)
     assert said.code == 1
-    assert "has no topic refused.nowhere: create it, or correct the contract" in said.words
+    assert "has no topic refused.nowhere: create it, correct the contract, or pause its stream" in said.words
 
 
 def test_a_missing_broker_is_told_within_seconds(stack: Stack, tmp_path: Path, sound: Path, nobody: str) -> None:
