@@ -167,15 +167,18 @@ def _shown(ranges: Mapping[Partition, Range], records: pa.Table) -> str:
     return f"topic {own[0].topic} partition {own[0].partition} offsets {own[0].first} to {own[0].last}{more}"
 
 
+_NEVER = np.iinfo(np.int64).min  # in the place of an event time that is not there
+
+
 def _with_event_times(ranges: Mapping[Partition, Range], records: pa.Table, rows: pa.Table) -> tuple[Range, ...]:
     """Give the stream's own ranges with the highest event time of their accepted rows (ms)."""
     highest: dict[Partition, int] = {}
-    if len(rows):
-        times = pa.table([rows["_topic"], rows["_partition"], rows["_event_time"].cast(pa.int64())], ["t", "p", "e"])
-        grouped = times.group_by(["t", "p"], use_threads=False).aggregate([("e", "max")])
-        for entry in grouped.to_pylist():
-            if entry["e_max"] is not None:
-                highest[entry["t"], entry["p"]] = entry["e_max"] // 1000
+    if len(rows):  # sorted, as the records are
+        times = rows["_event_time"].cast(pa.int64()).fill_null(_NEVER).to_numpy()
+        runs = list(_runs(rows.select(["_topic", "_partition"]).rename_columns(["topic", "partition"])))
+        most = np.maximum.reduceat(times, [start for _, _, start, _ in runs])
+        found = zip(runs, most.tolist(), strict=True)
+        highest = {(topic, number): time_us // 1000 for (topic, number, _, _), time_us in found if time_us != _NEVER}
     own = [ranges[topic, partition] for topic, partition, _, _ in _runs(records)]
     return tuple(
         Range(r.topic, r.partition, r.prev, r.first, r.last, r.records, highest.get((r.topic, r.partition)))

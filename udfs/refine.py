@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from contracts.columns import OTHERS, refined_schema
 from contracts.model import Contract
 from udfs.changes import Changes, Normalised, SchemaSource
+from udfs.compiled import Compiled
 from udfs.expressions import derive, keep_matching
 from udfs.keys import KeyRing
 from udfs.masks import mask
@@ -19,6 +20,7 @@ from udfs.normalise import normalise
 from udfs.quarantine import quarantine_rows
 from udfs.rules import Failure, check
 
+_schema: Compiled[pa.Schema] = Compiled(refined_schema)
 STORED_KINDS = pa.array(["data", "rejected"])
 
 
@@ -69,7 +71,7 @@ def _rows(changes: Changes, contract: Contract) -> pa.Table:
         "_flags": _reasons(changes.flags, len(changes)),
         "_violations": _names(changes.violations, len(changes)),
     }
-    schema = refined_schema(contract)
+    schema = _schema(contract)
     columns = [beside[f.name] if f.name in beside else changes.table[f.name] for f in schema]
     return pa.Table.from_arrays(columns, schema=schema)
 
