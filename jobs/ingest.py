@@ -94,7 +94,8 @@ def _union(branches: Sequence[Table]) -> Table:
     return first
 
 
-# Larger polls, and responses that arrive while the last poll is worked on: waiting for the broker cost a tenth.
+# A poll takes about what one fetch of a partition holds, and responses arrive while the last poll is worked on; the
+# largest response is bounded, because many partitions share the heap.
 FETCHING = {"max.poll.records": "2000", "receive.buffer.bytes": "-1", "fetch.max.bytes": str(16 * 2**20)}
 
 

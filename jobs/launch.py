@@ -22,10 +22,9 @@ from jobs.kafka.client import KafkaClient
 from jobs.kafka.offsets import fresh_group
 from jobs.settings import IngestSettings
 from jobs.start import Asked, StartPlan, listed, plan_start
-from lakehouse.errors import FatalError
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
-from lakehouse.standing import verify_tables
+from lakehouse.standing import unfit_tables
 from udfs.keys import pinned_keys, require_keys
 
 FOLDER = "_tidegate/pipelines"
@@ -97,15 +96,9 @@ class Launch:
 
     def _verify_tables(self) -> None:
         """Raise RunRefused with all that keeps tables from becoming what their contracts want."""
-        request, problems = self.request, []
-        parked = {entry.stream for entry in Parking(self.lake, request.pipeline).all()}
-        for contract in self.contracts:
-            if contract.stream not in parked:
-                try:
-                    verify_tables(self.lake, contract, request.pipeline, pinned_keys(contract, self._keys))
-                except FatalError as error:
-                    problems.append(f"{contract.stream}: {error}")
-        if problems:
+        parked = {entry.stream for entry in Parking(self.lake, self.request.pipeline).all()}
+        wanted = [(c, pinned_keys(c, self._keys)) for c in self.contracts if c.stream not in parked]
+        if problems := unfit_tables(self.lake, self.request.pipeline, wanted):
             raise RunRefused(listed(problems))
 
     def _release(self) -> None:

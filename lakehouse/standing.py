@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from contracts.model import Contract
 from lakehouse.anchor import AnchorState, Partition
+from lakehouse.errors import FatalError
 from lakehouse.kinds import kinds_of
 from lakehouse.lake import Lake
 from lakehouse.shape import shape_of
@@ -53,12 +54,21 @@ def standing_of(lake: Lake, contract: Contract, pipeline: str) -> Standing:
     return Standing(state, anchor.progress(state.partitions), versions, committed)
 
 
-def verify_tables(lake: Lake, contract: Contract, pipeline: str, pins: Mapping[str, str]) -> None:
-    """Raise KeyPinChanged or SchemaRefused when a table that exists cannot become what the contract wants."""
-    for kind in kinds_of(contract.tables):
-        table = StreamTable(lake, kind, shape_of(kind, contract, pins), pipeline, {})
-        if table.open():
-            table.verify()
+def unfit_tables(lake: Lake, pipeline: str, wanted: Sequence[tuple[Contract, Mapping[str, str]]]) -> list[str]:
+    """Say what keeps tables that exist from becoming what contracts want, with the keys their masks are pinned to."""
+
+    def problem(contract: Contract, pins: Mapping[str, str]) -> str | None:
+        for kind in kinds_of(contract.tables):
+            table = StreamTable(lake, kind, shape_of(kind, contract, pins), pipeline, {})
+            try:
+                if table.open():
+                    table.verify()
+            except FatalError as error:
+                return f"{contract.stream}: {error}"
+        return None
+
+    with ThreadPoolExecutor(min(THREADS, max(1, len(wanted)))) as pool:
+        return [said for said in pool.map(lambda asked: problem(*asked), wanted) if said]
 
 
 def standings(lake: Lake, contracts: Sequence[Contract], pipeline: str) -> dict[str, Standing]:

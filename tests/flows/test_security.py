@@ -23,6 +23,7 @@ from jobs.stack.kafka_security import USER, users
 from tests.flows.command import Said, tidegate
 from tests.flows.streams import Elsewhere, events, ids, produce, until, write_contract
 from tests.flows.traces import CommandLines, Traces, places, shown, written
+from tests.stack.stores import pkcs12_store
 
 pytestmark = pytest.mark.integration
 
@@ -75,19 +76,10 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
 
 def _write_stores(pem: Path, folder: Path, words: dict[str, str]) -> None:
     authority = load_pem_x509_certificate((pem / "authority.pem").read_bytes())
-    client = (pem / "client.pem").read_bytes()
-    locks = {kind: serialization.BestAvailableEncryption(word.encode()) for kind, word in words.items()}
+    lock = serialization.BestAvailableEncryption(words["truststore"].encode())
     trusted = [pkcs12.PKCS12Certificate(authority, b"authority")]
-    (folder / "truststore.p12").write_bytes(pkcs12.serialize_java_truststore(trusted, locks["truststore"]))
-    key = serialization.load_pem_private_key(client, None)
-    own = pkcs12.serialize_key_and_certificates(
-        b"client",
-        key,  # type: ignore[arg-type]
-        load_pem_x509_certificate(client),
-        None,
-        locks["keystore"],
-    )
-    (folder / "keystore.p12").write_bytes(own)
+    (folder / "truststore.p12").write_bytes(pkcs12.serialize_java_truststore(trusted, lock))
+    pkcs12_store(pem / "client.pem", words["keystore"].encode()).rename(folder / "keystore.p12")
 
 
 def fill(secured: Secured, topic: str, first: int, last: int) -> None:

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.serialization import pkcs12
-from cryptography.x509 import load_pem_x509_certificate, load_pem_x509_certificates
+from cryptography.x509 import load_pem_x509_certificates
 
 from jobs.errors import KafkaProblem
 from jobs.kafka.client import KafkaClient
@@ -17,6 +16,7 @@ from jobs.stack import Stack
 from jobs.stack.component import Place
 from jobs.stack.files import write_properties
 from jobs.stack.kafka_security import listeners
+from tests.stack.stores import pkcs12_store
 
 SECRET = "s3cr=t:w ord"
 JAAS = f'org.apache.kafka.common.security.plain.PlainLoginModule required username="me" password="{SECRET}";'
@@ -141,22 +141,8 @@ def tls(tmp_path: Path) -> Path:
     return tmp_path / "tls"
 
 
-def as_pkcs12(pem: Path, word: bytes) -> Path:
-    content = pem.read_bytes()
-    key = serialization.load_pem_private_key(content, None)
-    store = pkcs12.serialize_key_and_certificates(
-        b"me",
-        key,  # type: ignore[arg-type]
-        load_pem_x509_certificate(content),
-        None,
-        serialization.BestAvailableEncryption(word),
-    )
-    pem.with_suffix(".p12").write_bytes(store)
-    return pem.with_suffix(".p12")
-
-
 def test_a_pkcs12_key_store_serves_python_too(tls: Path) -> None:
-    store = as_pkcs12(tls / "client.pem", b"word")
+    store = pkcs12_store(tls / "client.pem", b"word")
     settings = {"ssl.keystore.location": str(store), "ssl.truststore.location": str(tls / "authority.pem")}
     tls_context({**settings, "ssl.keystore.password": "word"})
     with pytest.raises(KafkaProblem, match=r"check ssl\.keystore\.password"):
