@@ -86,6 +86,30 @@ QUARANTINE = pa.schema(
 OTHERS = pa.schema([*COORDINATES, ("_kind", pa.string())])
 
 
+# What a section says, beside a contract's key columns, of changes that no table of changes holds but whose keys the
+# state tables must know: those the row filter left out, those a rule dropped, those in quarantine whose key is readable.
+WITHHELD_META = pa.schema(
+    [
+        ("_kind", pa.string()),  # filtered, dropped, rejected
+        ("_op", pa.string()),
+        ("_position_major", pa.int64()),
+        ("_position_minor", pa.int64()),
+        ("_event_time", MICROS_UTC),
+        ("_source_time", MICROS_UTC),
+        ("_snapshot", pa.string()),
+        ("_previous_key", pa.string()),
+        ("_next_key", pa.string()),
+        *COORDINATES,
+    ]
+)
+
+
+def withheld_schema(contract: Contract) -> pa.Schema:
+    """Give the schema of a section's withheld changes: the key columns as stored, then WITHHELD_META."""
+    keys = [pa.field(f.name, masked_type(f.type.arrow, f.mask)) for f in contract.key]
+    return pa.schema([*keys, *WITHHELD_META])
+
+
 def masked_type(stored: pa.DataType, mask: Mask | None) -> pa.DataType:
     """Give the type of a column after its mask: text for a mask that makes tokens, the stored type otherwise."""
     if mask is not None and mask.kind in TEXT_MASKS:

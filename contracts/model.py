@@ -68,6 +68,43 @@ class Start(StrEnum):
     TIMESTAMP = "timestamp"
 
 
+class Storage(StrEnum):
+    """How the tables that hold one row per key, or per version of a key, are written."""
+
+    MERGE_ON_READ = "merge-on-read"  # new rows are appended, old ones marked in deletion vectors
+    COPY_ON_WRITE = "copy-on-write"  # files that hold an old row are written again: for readers without vectors
+
+
+class Truncate(StrEnum):
+    """What a TRUNCATE of the source does to current and history."""
+
+    FAIL = "fail"  # the stream stops and says so
+    IGNORE = "ignore"
+    APPLY = "apply"  # what is older than the truncate is removed, whenever it arrives
+
+
+class Vanished(StrEnum):
+    """What happens to rows that a new snapshot no longer holds (deleted while the connector was down)."""
+
+    OFF = "off"
+    REPORT = "report"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True)
+class StateTables:
+    """How a stream's current and history tables are kept."""
+
+    storage: Storage = Storage.MERGE_ON_READ
+    soft_deletes: bool = False  # a deleted row stays in current, with _deleted
+    tracked: tuple[str, ...] | None = None  # columns whose change makes a version in history; None: all
+    delete_memory_ms: int = 7 * 24 * 3_600_000  # how long a late change can still be told from a new row
+    truncate: Truncate = Truncate.FAIL
+    vanished: Vanished = Vanished.REPORT
+    vanished_share: float = 0.1  # of the table's rows that a snapshot may remove at most
+    lanes: int = 1  # parallel committers
+
+
 @dataclass(frozen=True)
 class Mask:
     """One field's mask: its kind (a name in udfs.masks.MASKS), its arguments and the id of its key."""
@@ -145,6 +182,7 @@ class Contract:
     full_identity: bool = False  # REPLICA IDENTITY FULL: `before` is complete
     event_time: EventTime = EventTime()
     tables: tuple[str, ...] = ("quarantine", "changes")
+    state: StateTables = StateTables()
     rules: tuple[Rule, ...] = ()
     unknown_fields: UnknownFields = UnknownFields.IGNORE
     unrepresentable: Unrepresentable = Unrepresentable.NULL
@@ -162,6 +200,11 @@ class Contract:
         """The key's fields in key order; empty for a stream without a key."""
         keyed = [f for f in self.fields if f.key_position is not None]
         return tuple(sorted(keyed, key=lambda f: f.key_position or 0))
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether a table is kept that needs to know each key's last change."""
+        return bool({"current", "history"} & set(self.tables))
 
     @property
     def kept(self) -> tuple[Field, ...]:
