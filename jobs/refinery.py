@@ -83,7 +83,7 @@ class Refinery:
             self._park(contract.stream, str(refined.failed))
             return None
         own = _with_event_times(ranges, records, refined.rows)
-        return Section(contract.stream, refined.rows, refined.rejects, refined.others, own)
+        return Section(contract.stream, refined.rows, refined.rejects, refined.others, own, refined.withheld)
 
     def _park(self, stream: str, reason: str) -> None:
         self._patiently(lambda: self.parking.park(stream, reason))

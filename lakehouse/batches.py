@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contracts.columns import WITHHELD_META
 from lakehouse.groups import group_rows
 from lakehouse.lake import Lake
 from lakehouse.plan import Step
@@ -52,6 +53,8 @@ class Loaded:
     firsts: Mapping[Partition, int]  # per partition: the first offset applied
     lasts: Mapping[Partition, int]  # per partition: the progress afterwards
     records: int  # covered, before trimming
+    # contracts.columns.withheld_schema; without the key's columns when empty
+    withheld: pa.Table = field(default_factory=WITHHELD_META.empty_table)
 
 
 def load(cache: SectionCache, steps: Sequence[Step]) -> Loaded:
@@ -77,7 +80,14 @@ def load(cache: SectionCache, steps: Sequence[Step]) -> Loaded:
         firsts=firsts,
         lasts=lasts,
         records=sum(r.records for step in steps for r in step.ranges),
+        withheld=_together([s.withheld for s in trimmed]),
     )
+
+
+def _together(withheld: Sequence[pa.Table]) -> pa.Table:
+    """Put withheld changes together; empty tables do not say what a key's columns are."""
+    held = [table for table in withheld if len(table)]
+    return pa.concat_tables(held) if held else WITHHELD_META.empty_table()
 
 
 def trim(section: Section, cuts: Mapping[Partition, int]) -> Section:
@@ -89,6 +99,7 @@ def trim(section: Section, cuts: Mapping[Partition, int]) -> Section:
         _above(section.rejects, topics, cuts),
         _above(section.others, topics, cuts),
         section.ranges,
+        _above(section.withheld, topics, cuts),
     )
 
 

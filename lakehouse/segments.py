@@ -1,30 +1,31 @@
 """Segments: one object per batch that holds what the batch says about each of its streams.
 
-A section = magic, three lengths, then up to three Arrow IPC streams (rows, rejects, others; an empty table has length
-0). A segment = sections, then a trailer (JSON: streams and ranges), its length and a magic: enough to decide later,
-by the tables' progress alone, that nobody needs the segment any more.
+A section = magic, four lengths, then up to four Arrow IPC streams (rows, rejects, others, withheld; an empty table but
+rows has length 0). A segment = sections, then a trailer (JSON: streams and ranges), its length and a magic: enough to
+decide later, by the tables' progress alone, that nobody needs the segment any more.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 
 import obstore
 import orjson
 import pyarrow as pa
 from obstore.exceptions import NotFoundError
 
-from contracts.columns import OTHERS, QUARANTINE
+from contracts.columns import OTHERS, QUARANTINE, WITHHELD_META
 from lakehouse.errors import SegmentMissing
 from lakehouse.lake import Lake
 
 FOLDER = "_tidegate/segments"
-SECTION = struct.Struct("<4sIII")  # magic, bytes of rows, of rejects, of others
+SECTION = struct.Struct("<4sIIII")  # magic, bytes of rows, of rejects, of others, of withheld
 TRAILER = struct.Struct("<I4s")  # bytes of the trailer's JSON, magic
-SECTION_MAGIC = b"TGS1"
+SECTION_MAGIC = b"TGS2"
 SEGMENT_MAGIC = b"TGE1"
 WRITE_OPTIONS = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 TAIL_GUESS = 65_536  # bytes read at once to find a trailer
@@ -56,7 +57,7 @@ class SectionRef:
     start: int
     length: int
     ranges: tuple[Range, ...]
-    rows: int  # accepted and rejected
+    rows: int  # accepted, rejected and withheld
 
     def to_text(self) -> str:
         """Give the reference as one line."""
@@ -79,6 +80,8 @@ class Section:
     rejects: pa.Table  # contracts.columns.QUARANTINE
     others: pa.Table  # contracts.columns.OTHERS
     ranges: tuple[Range, ...]
+    # contracts.columns.withheld_schema; without the key's columns when empty
+    withheld: pa.Table = field(default_factory=WITHHELD_META.empty_table)
 
 
 def write_segment(lake: Lake, name: str, sections: Sequence[Section]) -> list[SectionRef]:
@@ -89,7 +92,7 @@ def write_segment(lake: Lake, name: str, sections: Sequence[Section]) -> list[Se
     for section in sections:
         start = buffer.tell()
         _write_section(buffer, section)
-        rows = len(section.rows) + len(section.rejects)
+        rows = len(section.rows) + len(section.rejects) + len(section.withheld)
         refs.append(SectionRef(section.stream, path, start, buffer.tell() - start, section.ranges, rows))
     trailer = orjson.dumps([[s.stream, [(r.topic, r.partition, r.last) for r in s.ranges]] for s in sections])
     buffer.write(trailer)
@@ -111,15 +114,11 @@ def read_section(lake: Lake, ref: SectionRef) -> Section:
     magic, *lengths = SECTION.unpack(data.slice(0, SECTION.size))
     if magic != SECTION_MAGIC or SECTION.size + sum(lengths) != ref.length:
         raise SegmentMissing(_missing(ref, "its bytes are not a section"))
-    rows, rejects, others = lengths
-    start = SECTION.size
-    return Section(
-        ref.stream,
-        _read_table(data.slice(start, rows), pa.schema([])),
-        _read_table(data.slice(start + rows, rejects), QUARANTINE),
-        _read_table(data.slice(start + rows + rejects, others), OTHERS),
-        ref.ranges,
-    )
+    starts = [SECTION.size, *(SECTION.size + end for end in accumulate(lengths))]
+    parts = [data.slice(start, length) for start, length in zip(starts, lengths, strict=False)]
+    empty = (pa.schema([]), QUARANTINE, OTHERS, WITHHELD_META)
+    rows, rejects, others, withheld = map(_read_table, parts, empty)
+    return Section(ref.stream, rows, rejects, others, ref.ranges, withheld)
 
 
 def _missing(ref: SectionRef, why: str) -> str:
@@ -132,7 +131,8 @@ def _missing(ref: SectionRef, why: str) -> str:
 
 
 def _write_section(buffer: pa.BufferOutputStream, section: Section) -> None:
-    parts = [_encode(section.rows, even_empty=True), _encode(section.rejects), _encode(section.others)]
+    beside = (section.rejects, section.others, section.withheld)
+    parts = [_encode(section.rows, even_empty=True), *map(_encode, beside)]
     buffer.write(SECTION.pack(SECTION_MAGIC, *(len(part) for part in parts)))
     for part in parts:
         if len(part):

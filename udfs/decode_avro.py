@@ -20,7 +20,7 @@ from contracts.model import Contract, Envelope, UnknownFields
 from udfs import kinds, slices
 from udfs.avro_container import HEADER, Reader, bare
 from udfs.changes import SchemaSource, UnknownSchema
-from udfs.decoded import Decoded, Piece, Refusal
+from udfs.decoded import Decoded, Piece, Refusal, unknown_field
 from udfs.slices import Ints
 from udfs.wire import Hints
 from udfs.writer_schemas import avro_columns, avro_hints
@@ -135,11 +135,8 @@ class _Group:
                 columns = {n: c.filter(slices.marks(known)) for n, c in columns.items()}
                 index = index[known]
         if len(index):
-            extra, kept = self._unknown(columns, index)
-            if kept is not None:
-                self.into.pieces.append(
-                    Piece(self.row[index], columns, self.writer.hints, False, self.schema_id, extra)
-                )
+            extra = self._unknown(columns, index)
+            self.into.pieces.append(Piece(self.row[index], columns, self.writer.hints, False, self.schema_id, extra))
 
     def _not_changes(self, index: Ints, ops: pa.Array) -> None:
         for i, op in zip(index.tolist(), ops.to_pylist(), strict=True):
@@ -148,18 +145,16 @@ class _Group:
             else:
                 _refuse(self.into, self.row[[i]], "no_envelope", "the value is not a Debezium change event")
 
-    def _unknown(self, columns: dict[str, pa.Array], index: Ints) -> tuple[pa.StringArray | None, Ints | None]:
+    def _unknown(self, columns: dict[str, pa.Array], index: Ints) -> pa.StringArray | None:
         """Apply the contract's policy for fields it does not name; they are the same for a whole writer schema."""
         policy = self.contract.unknown_fields
         names = [n for n in self.writer.columns if n not in names_in_avro(self.contract)]
         if policy is UnknownFields.IGNORE or not names:
-            return None, index
+            return None
         if policy is UnknownFields.QUARANTINE:
-            reason = "the record has fields that the contract does not name"
-            for i in index.tolist():
-                self.into.refusals.append(Refusal(int(self.row[i]), "normalise", "unknown_field", reason))
-            return None, None
-        return _extra(columns, names, self.contract.envelope is Envelope.DEBEZIUM), index
+            self.into.refusals += [unknown_field(int(row)) for row in self.row[index]]
+            return None
+        return _extra(columns, names, self.contract.envelope is Envelope.DEBEZIUM)
 
 
 _OPS = pa.array(kinds.CHANGES, pa.string())

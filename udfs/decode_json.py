@@ -19,7 +19,7 @@ import pyarrow.json as pj
 from contracts.model import Contract, Encoding, Envelope, UnknownFields
 from udfs import connect_json, envelope_tail, kinds, position, slices
 from udfs.converted import Mask
-from udfs.decoded import SOURCE, Decoded, Piece, Refusal
+from udfs.decoded import SOURCE, Decoded, Piece, Refusal, unknown_field, wrong_type
 from udfs.envelope_tail import Template
 from udfs.json_records import Json, NotReadable, parse, shaped, unknown
 from udfs.slices import Ints
@@ -32,6 +32,7 @@ _MOST_BYTES = 1 << 28  # joined at once; Arrow's offsets are 32-bit
 _TEMPLATES = 3  # tails tried on a batch
 _WORTH_CUTTING = 256  # records with one tail, below which it costs more than it saves
 _AFTER_HEAD = b"}"  # closes the object that a record is without its tail
+_IMAGES = ("before", "after")
 _LENIENT = ("source", "op")  # a broken value there is null, and then told apart by kind
 
 
@@ -225,7 +226,10 @@ class _Reader:
             self.into.counted.append((int(self.row[index]), self._kind(record)))
             return None
         self._note_unknown(index, record)
-        return shaped(record, self.shape.schema, _LENIENT)
+        whole, wrong = shaped(record, self.shape.schema, _IMAGES if self.shape.envelope else (), _LENIENT)
+        # Such a record is refused, but what else it says can be read: its key above all.
+        self.into.refusals += [wrong_type(int(self.row[index]), name) for name in wrong]
+        return whole
 
     def _kind(self, record: dict[str, Json]) -> str:
         if record.get("op") == "m" and isinstance(record.get("message"), dict):
@@ -253,8 +257,9 @@ class _Reader:
         if rest is None:
             return
         if self.shape.unknown is UnknownFields.QUARANTINE:
-            raise NotReadable("normalise", "unknown_field", "the record has fields that the contract does not name")
-        self.extras[index] = rest
+            self.into.refusals.append(unknown_field(int(self.row[index])))
+        else:
+            self.extras[index] = rest
 
     def _has_unknown(self, table: pa.Table) -> bool:
         if self.shape.unknown is UnknownFields.IGNORE:

@@ -34,6 +34,17 @@ class Refusal:
     reason: str
 
 
+def wrong_type(row: int, column: str) -> Refusal:
+    """Refuse a record for a column's value."""
+    reason = f"a value in {column} is not of the type the contract declares"
+    return Refusal(row, "normalise", f"wrong_type:{column}", reason)
+
+
+def unknown_field(row: int) -> Refusal:
+    """Refuse a record for a field that the contract does not name."""
+    return Refusal(row, "normalise", "unknown_field", "the record has fields that the contract does not name")
+
+
 @dataclass(frozen=True)
 class Piece:
     """Records read with one schema: columns of equal length, by name in the message.

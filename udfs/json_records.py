@@ -41,9 +41,38 @@ def parse(value: bytes, exact: bool) -> dict[str, Json] | None:
     return parsed
 
 
-def shaped(record: dict[str, Json], schema: pa.Schema, lenient: Collection[str] = ()) -> dict[str, Json]:
-    """Bring a record into the types of a schema; a value of another type is refused, null in `lenient` fields."""
-    return {f.name: _value(record.get(f.name), f.type, f.name, f.name in lenient) for f in schema}
+def shaped(
+    record: dict[str, Json], schema: pa.Schema, images: Collection[str] = (), lenient: Collection[str] = ()
+) -> tuple[dict[str, Json], list[str]]:
+    """Bring a record into the types of a schema; gives the columns whose value is of another type, too, left null.
+
+    Columns stand at the top level, or in the structs named `images`. In `lenient` fields any value may be left null.
+    Raises NotReadable when an image is no struct.
+    """
+    wrong: dict[str, None] = {}
+    whole = {f.name: _image(record.get(f.name), f, images, lenient, wrong) for f in schema}
+    return whole, list(wrong)
+
+
+def _image(
+    value: Json, field: pa.Field, images: Collection[str], lenient: Collection[str], wrong: dict[str, None]
+) -> Json:
+    if field.name not in images:
+        return _column(value, field, wrong if field.name not in lenient else {}, field.name in lenient)
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        reason = f"a value in {field.name} is not of the type the contract declares"
+        raise NotReadable("normalise", f"wrong_type:{field.name}", reason)
+    return {f.name: _column(value.get(f.name), f, wrong) for f in field.type}
+
+
+def _column(value: Json, field: pa.Field, wrong: dict[str, None], lenient: bool = False) -> Json:
+    try:
+        return _typed(value, field.type, lenient)
+    except _OtherTypeError:
+        wrong[field.name] = None
+        return None
 
 
 def unknown(record: dict[str, Json], known: Collection[str]) -> str | None:
@@ -73,19 +102,6 @@ def _fragment(number: Decimal) -> orjson.Fragment:
     return orjson.Fragment(str(number))
 
 
-def _value(value: Json, kind: pa.DataType, name: str, lenient: bool) -> Json:
-    if value is None:
-        return None
-    try:
-        return _typed(value, kind, lenient)
-    except _OtherTypeError:
-        if lenient:
-            return None
-        raise NotReadable(
-            "normalise", f"wrong_type:{name}", f"a value in {name} is not of the type the contract declares"
-        ) from None
-
-
 class _OtherTypeError(Exception):
     pass
 
@@ -105,7 +121,16 @@ def _typed(value: Json, kind: pa.DataType, lenient: bool) -> Json:
 def _struct(value: Json, kind: pa.StructType, lenient: bool) -> Json:
     if not isinstance(value, dict):
         raise _OtherTypeError
-    return {f.name: _value(value.get(f.name), f.type, f.name, lenient) for f in kind}
+    return {f.name: _child(value.get(f.name), f.type, lenient) for f in kind}
+
+
+def _child(value: Json, kind: pa.DataType, lenient: bool) -> Json:
+    try:
+        return _typed(value, kind, lenient)
+    except _OtherTypeError:
+        if lenient:
+            return None
+        raise
 
 
 def _scalar(value: Json, kind: pa.DataType) -> Json:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contracts.columns import OTHERS, refined_schema
+from contracts.columns import OTHERS, WITHHELD_META, refined_schema
 from contracts.model import Contract
 from udfs.changes import Changes, Normalised, SchemaSource
 from udfs.compiled import Compiled
@@ -19,6 +19,7 @@ from udfs.masks import mask
 from udfs.normalise import normalise
 from udfs.quarantine import quarantine_rows
 from udfs.rules import Failure, check
+from udfs.withheld import withheld_rows
 
 _schema: Compiled[pa.Schema] = Compiled(refined_schema)
 STORED_KINDS = pa.array(["data", "rejected"])
@@ -33,6 +34,8 @@ class Refined:
     others: pa.Table  # contracts.columns.OTHERS
     fallbacks: int
     failed: Failure | None = None
+    # contracts.columns.withheld_schema; without the key's columns when empty
+    withheld: pa.Table = field(default_factory=WITHHELD_META.empty_table)
 
     def counts(self) -> Mapping[str, int]:
         """Give how many records were applied, and how many were rejected or only counted, by rule and kind."""
@@ -61,6 +64,7 @@ def refine(records: pa.Table, contract: Contract, schemas: SchemaSource, keys: K
         others=_others(records, normalised, filtered, checked.dropped),
         fallbacks=normalised.fallbacks,
         failed=checked.failed,
+        withheld=withheld_rows(normalised, filtered, checked.dropped, rejects, contract, keys),
     )
 
 
@@ -109,7 +113,7 @@ def _others(records: pa.Table, normalised: Normalised, filtered: pa.Array, dropp
         )
     if len(parts) < 2:
         return parts[0] if parts else OTHERS.empty_table()
-    return pa.concat_tables(parts).sort_by([(field.name, "ascending") for field in OTHERS][:3])
+    return pa.concat_tables(parts).sort_by([(f.name, "ascending") for f in OTHERS][:3])
 
 
 def _coordinates(records: pa.Table, kinds: pa.Array | pa.ChunkedArray) -> pa.Table:

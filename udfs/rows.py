@@ -16,7 +16,7 @@ from contracts.types import MICROS_UTC
 from udfs import envelope_tail, kinds, placeholders, position, slices, wire
 from udfs.changes import META, SchemaSource
 from udfs.converted import Converted, Mask, without
-from udfs.decoded import SOURCE, Piece, Refusal
+from udfs.decoded import SOURCE, Piece, Refusal, wrong_type
 from udfs.message_keys import header_keys, read_keys
 from udfs.plans import Plan
 from udfs.slices import Ints
@@ -92,9 +92,7 @@ def _note(name: str, converted: Converted, piece: Piece, into: _Columns) -> None
         held = into.flags.get(name)
         into.flags[name] = converted.flags if held is None else pc.coalesce(held, converted.flags)
     if converted.wrong is not None:
-        reason = f"a value in {name} is not of the type the contract declares"
-        rows = piece.row[converted.wrong].tolist()
-        into.refusals += [Refusal(r, "normalise", f"wrong_type:{name}", reason) for r in rows]
+        into.refusals += [wrong_type(row, name) for row in piece.row[converted.wrong].tolist()]
 
 
 def _first(columns: list[pa.Array]) -> pa.Array:

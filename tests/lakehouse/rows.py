@@ -11,7 +11,7 @@ import duckdb
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from contracts.columns import OTHERS, QUARANTINE, refined_schema
+from contracts.columns import OTHERS, QUARANTINE, WITHHELD_META, refined_schema, withheld_schema
 from contracts.model import Contract, Encoding, Envelope, Field, Mask
 from contracts.types import parse_type
 from lakehouse.commit import StreamTables
@@ -79,6 +79,14 @@ def other(offset: int, partition: int = 0, topic: str = TOPIC, kind: str = "tomb
     return {"_topic": topic, "_partition": partition, "_offset": offset, "_kind": kind}
 
 
+def withheld(
+    offset: int, partition: int = 0, topic: str = TOPIC, kind: str = "filtered", **values: Any
+) -> dict[str, Any]:
+    """Give a change that is no row, though its key is known."""
+    made = {"id": offset, "_op": "u", "_position_major": offset, "_position_minor": offset, **values}
+    return {**made, "_topic": topic, "_partition": partition, "_offset": offset, "_kind": kind}
+
+
 def section(  # noqa: PLR0917
     rows: Iterable[dict[str, Any]] = (),
     rejects: Iterable[dict[str, Any]] = (),
@@ -86,10 +94,12 @@ def section(  # noqa: PLR0917
     prev: dict[tuple[str, int], int] | None = None,
     of: Contract = CONTRACT,
     ranges: Sequence[Range] | None = None,
+    withheld: Iterable[dict[str, Any]] = (),
 ) -> Section:
     """Give a section of any records; its ranges go from the lowest to the highest offset of each partition."""
     made = [_table(rows, refined_schema(of)), _table(rejects, QUARANTINE), _table(others, OTHERS)]
-    return Section(of.stream, *made, ranges=tuple(ranges or _ranges(made, prev or {})))
+    kept = _table(withheld, withheld_schema(of)) if withheld else WITHHELD_META.empty_table()
+    return Section(of.stream, *made, ranges=tuple(ranges or _ranges(made, prev or {})), withheld=kept)
 
 
 def _table(records: Iterable[dict[str, Any]], schema: pa.Schema) -> pa.Table:

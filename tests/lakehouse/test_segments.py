@@ -11,24 +11,40 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.columns import OTHERS, QUARANTINE, refined_schema
+from contracts.columns import OTHERS, QUARANTINE, WITHHELD_META, refined_schema
+from lakehouse.batches import SectionCache, counts_of, load
 from lakehouse.errors import SegmentMissing
 from lakehouse.lake import Lake
+from lakehouse.plan import plan
 from lakehouse.segments import FOLDER, Range, Section, SectionRef, collect_garbage, read_section
-from tests.lakehouse.rows import CONTRACT, NOW, TOPIC, contract, no_gaps, other, reject, row, section, tables, write
+from tests.lakehouse.rows import (
+    CONTRACT,
+    NOW,
+    TOPIC,
+    contract,
+    no_gaps,
+    other,
+    reject,
+    row,
+    section,
+    tables,
+    withheld,
+    write,
+)
 
 NO_AGE = timedelta(seconds=-5)
 
 
 def same(section: Section, read: Section) -> bool:
-    parts = ((section.rows, read.rows), (section.rejects, read.rejects), (section.others, read.others))
+    names = ("rows", "rejects", "others", "withheld")
+    parts = [(getattr(section, name), getattr(read, name)) for name in names]
     return section.ranges == read.ranges and all(a.schema == b.schema and a.equals(b) for a, b in parts)
 
 
 def test_every_section_of_a_segment_is_read_on_its_own(lake: Lake) -> None:
     users = contract(stream="users")
     sections = [
-        section([row(0), row(1, note="é" * 1000)], [reject(2)], [other(3)]),
+        section([row(0), row(1, note="é" * 1000)], [reject(2)], [other(3)], withheld=[withheld(2), withheld(3)]),
         section([row(0, topic="users")], of=users),
         section(others=[other(9)]),
     ]
@@ -74,6 +90,7 @@ def test_any_rows_come_back(
         [row(offset, partition, note=text, _unset=[text]) for partition, offset, text in accepted],
         [reject(offset, partition, rules=[text, text]) for partition, offset, text in refused],
         [other(offset, partition, kind=text) for partition, offset, text in refused],
+        withheld=[withheld(offset, partition, kind=text) for partition, offset, text in refused],
     )
     assert same(made, read_section(local, write(local, made)[0]))
 
@@ -82,6 +99,22 @@ def test_an_empty_section_comes_back_with_its_columns(lake: Lake) -> None:
     made = section(ranges=[Range(TOPIC, 0, None, 0, 9, 0)])
     read = read_section(lake, write(lake, made)[0])
     assert (read.rows.schema, read.rejects.schema, read.others.schema) == (refined_schema(CONTRACT), QUARANTINE, OTHERS)
+
+
+def test_withheld_changes_are_cut_with_their_section_and_put_together(lake: Lake) -> None:
+    refs = write(
+        lake,
+        section([row(0)], others=[other(1), other(2)], withheld=[withheld(1), withheld(2)]),
+        section([row(3), row(4)], prev={(TOPIC, 0): 2}),
+        section(rejects=[reject(5)], withheld=[withheld(5, kind="rejected")], prev={(TOPIC, 0): 4}),
+    )
+    assert [ref.rows for ref in refs] == [3, 2, 2]
+    loaded = load(SectionCache(lake, refs), list(plan(refs, {(TOPIC, 0): 1}, no_gaps)))
+    told = loaded.withheld.select(["id", "_kind", "_offset"]).to_pylist()
+    assert told == [{"id": 2, "_kind": "filtered", "_offset": 2}, {"id": 5, "_kind": "rejected", "_offset": 5}]
+    assert counts_of(loaded)["read"] == 4, "a withheld change is counted as what it is already"
+    nothing = load(SectionCache(lake, refs[1:2]), list(plan(refs[1:2], {(TOPIC, 0): 2}, no_gaps))).withheld
+    assert nothing.schema == WITHHELD_META and not len(nothing)
 
 
 def test_a_damaged_segment_is_said(lake: Lake) -> None:
