@@ -87,7 +87,7 @@ OTHERS = pa.schema([*COORDINATES, ("_kind", pa.string())])
 
 
 # What a section says, beside a contract's key columns, of changes that no table of changes holds but whose keys the
-# state tables must know: those the row filter left out, those a rule dropped, those in quarantine whose key is readable.
+# state tables must know: those the row filter left out, those a rule dropped, those refused whose key can be read.
 WITHHELD_META = pa.schema(
     [
         ("_kind", pa.string()),  # filtered, dropped, rejected

@@ -63,14 +63,19 @@ def _setting(name: str, definition: Mapping[str, Any]) -> tuple[str, ...]:
     meaning = definition["description"]
     described = [(part, inner) for part, inner in parts.items() if "description" in inner and part != "keyId"]
     for part, inner in described:
-        default = f" Default {inner['default']}." if "default" in inner else ""
-        meaning += f"<br>`{part}`: {inner['description']}{default}"
+        meaning += f"<br>`{part}`: {inner['description']}{_choices(inner)}"
     return f"`{name}`", _values(definition), _default(definition), meaning
+
+
+def _choices(part: Mapping[str, Any]) -> str:
+    named = f" One of {_values(part)}." if "enum" in part else ""
+    default = _default(part)
+    return f"{named} Default {default.strip('`')}." if "default" in part else named
 
 
 def _values(definition: Mapping[str, Any]) -> str:
     if "enum" in definition:
-        return ", ".join(f"`{choice}`" for choice in definition["enum"] if choice is not None)
+        return ", ".join(f"`{choice}`" for choice in definition["enum"] if isinstance(choice, str))
     if definition["type"] == "object" and "properties" in definition:
         names = ", ".join(definition["properties"])
         return f"`{{{names}{', ...' if 'required' in definition else ''}}}`"

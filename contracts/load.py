@@ -15,8 +15,17 @@ from contracts.model import Contract, Encoding, Envelope, PayloadPolicy, Unknown
 from contracts.odcs import Settings, check_standard, settings_at
 from contracts.quality import Rules, Spot, read_column_rules, read_quality
 from contracts.secrets import find_secrets
-from contracts.settings import read_event_time, read_references, read_registry, read_start, read_tables, read_topics
+from contracts.settings import (
+    read_event_time,
+    read_identity,
+    read_references,
+    read_registry,
+    read_start,
+    read_tables,
+    read_topics,
+)
 from contracts.sql import check_expressions
+from contracts.state import read_state
 
 SUFFIXES = (".odcs.yaml", ".odcs.yml")
 TABLE = ("schema", 0)
@@ -79,6 +88,7 @@ def _contract(document: Document, environment: Mapping[str, str], faults: Faults
     topics, pattern = read_topics(table, settings, environment, faults)
     payload, key_id = _payload(settings, faults)
     start, start_ms = read_start(settings, faults)
+    tables = read_tables(settings, any(f.key_position for f in columns.fields), faults)
     contract = Contract(
         stream=table["name"],
         version=str(value["version"]),
@@ -89,9 +99,10 @@ def _contract(document: Document, environment: Mapping[str, str], faults: Faults
         topics=topics,
         topic_pattern=pattern,
         registry=read_registry(settings, environment, faults),
-        full_identity=_plain(settings, "identity", "default") == "full",
+        full_identity=read_identity(settings, faults),
         event_time=read_event_time(settings, columns, faults),
-        tables=read_tables(settings, any(f.key_position for f in columns.fields), faults),
+        tables=tables,
+        state=read_state(settings, tables, columns, faults),
         rules=tuple(rules.rules),
         unknown_fields=UnknownFields(_plain(settings, "unknownFields", "ignore")),
         unrepresentable=Unrepresentable(_plain(settings, "unrepresentable", "null") or "null"),

@@ -90,7 +90,7 @@ def valid(value: Any, definition: str, place: Place, faults: Faults) -> bool:
     before = len(faults.found)
     for error in _part(definition).iter_errors(value):
         if error.validator == "enum" and isinstance(error.instance, str):
-            choices = [choice for choice in error.validator_value if choice is not None]
+            choices = [choice for choice in error.validator_value if isinstance(choice, str)]
             remedy = suggestion(error.instance, choices)
             faults.add((*place, *error.absolute_path), f"unknown value {error.instance!r}", remedy)
         else:

@@ -19,6 +19,12 @@ from contracts.values import is_day
 
 ALWAYS_KEPT = "quarantine"  # a refused record must have a place
 
+NO_KEY = (
+    "Mark the key's columns with `primaryKey: true`, or keep other tables. The updates and deletes of a table without a "
+    "primary key name no row; where it has REPLICA IDENTITY FULL, write `identity: full` and mark columns that tell its "
+    "rows apart"
+)
+
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 
@@ -142,9 +148,20 @@ def read_tables(settings: Settings, keyed: bool, faults: Faults) -> tuple[str, .
         if name not in known:
             faults.add(place, f"unknown kind of table {name!r}", suggestion(name, known))
         elif known[name].needs_key and not keyed:
-            remedy = "Mark the key's columns with `primaryKey: true`, or keep other tables"
-            faults.add(place, f"the table {name!r} needs a key", remedy)
+            message = f"the table {name!r} needs a key: without one nothing tells which row a change is about"
+            faults.add(place, message, NO_KEY)
     return tuple(name for name in known if name in setting.value or name == ALWAYS_KEPT)
+
+
+def read_identity(settings: Settings, faults: Faults) -> bool:
+    """Say whether old rows are complete (REPLICA IDENTITY FULL)."""
+    if "identity" not in settings:
+        return False
+    if settings["identity"].value == "index":
+        message = "REPLICA IDENTITY USING INDEX gives deletes a wrong key, and changes of a key as plain updates"
+        remedy = "Alter the table to REPLICA IDENTITY DEFAULT or FULL, and write `identity: default` or `full`"
+        faults.add(settings["identity"].place, message, remedy)
+    return bool(settings["identity"].value == "full")
 
 
 def read_start(settings: Settings, faults: Faults) -> tuple[Start, int | None]:

@@ -18,6 +18,8 @@ class TableKind:
 TABLE_KINDS: tuple[TableKind, ...] = (
     TableKind("quarantine", "_quarantine", False, "records refused, with stage, rules, reason and Kafka coordinates"),
     TableKind("changes", "_changes", False, "every accepted change, append-only"),
+    TableKind("history", "_history", True, "every version of each row, from when to when it was valid"),
+    TableKind("current", "", True, "the rows as the source has them, one for each key"),
 )
 
 # Names that a stream's tables have or may get later: another stream must not be called so.
