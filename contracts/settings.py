@@ -20,9 +20,9 @@ from contracts.values import is_day
 ALWAYS_KEPT = "quarantine"  # a refused record must have a place
 
 NO_KEY = (
-    "Mark the key's columns with `primaryKey: true`, or keep other tables. The updates and deletes of a table without a "
-    "primary key name no row; where it has REPLICA IDENTITY FULL, write `identity: full` and mark columns that tell its "
-    "rows apart"
+    "Mark the key's columns with `primaryKey: true`, or keep other tables. The updates and deletes of a table without "
+    "a primary key name no row; where it has REPLICA IDENTITY FULL, write `identity: full` and mark columns that tell "
+    "its rows apart"
 )
 
 _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
