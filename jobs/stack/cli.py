@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from jobs.stack.capture import capture as register
 from jobs.stack.components import COMPONENTS
 from jobs.stack.stack import DEFAULT_COMPONENTS, DEFAULT_HOME, Stack
 
@@ -45,6 +46,18 @@ def down(components: Names = None, home: Home = DEFAULT_HOME, as_json: Json = Fa
         out.print(f"stopped {', '.join(stopped)}" if stopped else "nothing was running", highlight=False)
 
 
+@app.command(epilog="Example: tidegate stack capture users orders --encoding avro")
+def capture(
+    tables: Annotated[list[str], typer.Argument(help="Tables of the stack's database, such as users or sales.orders.")],
+    encoding: Annotated[str, typer.Option(help="One of: json, json-schema, avro (needs the registry).")] = "json",
+    prefix: Annotated[str, typer.Option(help="Topics are named <prefix>.<schema>.<table>.")] = "cdc",
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Let Debezium capture tables of the stack's PostgreSQL; asked again with the same prefix it changes which."""
+    name = register(Stack(home), tables, encoding=encoding, prefix=prefix)
+    out.print(f"the connector {name} runs; topics {prefix}.*", highlight=False)
+
+
 @app.command(epilog="Example: tidegate stack status --json")
 def status(home: Home = DEFAULT_HOME, as_json: Json = False) -> None:
     """Tell how each process is; the exit code is 1 when one that was started is not healthy."""
@@ -59,7 +72,9 @@ def _show(stack: Stack, as_json: bool) -> None:
     if as_json:
         out.print_json(json.dumps([dataclasses.asdict(process) for process in found]))
         return
-    table = Table("component", "process", "state", "address", "pid", title=str(stack.home), title_justify="left")
+    table = Table("component", "process", "state", title=str(stack.home), title_justify="left")
+    table.add_column("address", overflow="fold", min_width=len("127.0.0.1:12345"))
+    table.add_column("pid")
     table.add_column("log", overflow="fold")
     for p in found:
         state = "[green]healthy[/]" if p.healthy else f"[red]{p.missing}[/]"

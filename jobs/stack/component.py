@@ -44,3 +44,10 @@ class Component:
     address: Callable[[Place], str]  # what a user connects to
     start_seconds: float = 120.0  # a start that takes longer has failed
     stop_seconds: float = 15.0  # a stop that takes longer is forced
+    stop_with: str = "SIGTERM"
+    needs: tuple[str, ...] = ()  # components that are started with it; their addresses are among its settings
+
+
+def address_setting(component: str) -> str:
+    """Give the name of the setting under which a component finds the address of one that it needs."""
+    return f"address.{component}"

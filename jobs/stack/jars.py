@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,7 +29,8 @@ STAMP = "resolved"
 def jars(name: str) -> Path:
     """Give the folder with a component's jars, resolved when they are not there or the pom has changed.
 
-    Archives among them are unpacked in place. Raises StackError when Java or Maven is missing or the download fails.
+    Archives among them and within them are unpacked in place.
+    Raises StackError when Java or Maven is missing or the download fails.
     """
     pom, folder = POMS / name / "pom.xml", JARS / name
     wanted = hashlib.sha256(pom.read_bytes() + GOAL.encode()).hexdigest()
@@ -87,7 +89,13 @@ def _run(command: Sequence[str]) -> str | None:
 
 
 def _unpack(folder: Path) -> None:
-    for archive in folder.glob("*.tar.gz"):
+    for jar in folder.glob("*.jar"):  # a whole program, packed for Maven
+        with zipfile.ZipFile(jar) as content:
+            inside = [name for name in content.namelist() if name.endswith(".txz")]
+            content.extractall(folder, inside)
+        if inside:
+            jar.unlink()
+    for archive in (*folder.glob("*.tar.gz"), *folder.glob("*.txz")):
         with tarfile.open(archive) as content:
             content.extractall(folder, filter="data")
         archive.unlink()

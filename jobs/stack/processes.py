@@ -56,9 +56,9 @@ def marked(mark: str, name: str) -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if _mark_of(process) == f"{mark}/{name}"]
 
 
-def stop(processes: Iterable[psutil.Process], seconds: float) -> None:
+def stop(processes: Iterable[psutil.Process], seconds: float, number: int = signal.SIGTERM) -> None:
     """Ask processes to end, and end those that have not after the given seconds."""
-    asked = [process for process in processes if _signal(process, signal.SIGTERM)]
+    asked = [process for process in processes if _signal(process, number)]
     for process in _wait(asked, seconds):
         _signal(process, signal.SIGKILL)
         _wait([process], 5.0)

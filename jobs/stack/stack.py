@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 
-from jobs.stack import flink, ports, processes, s3, schema_registry
-from jobs.stack.component import Component, Place, Process
+from jobs.stack import flink, ports, postgres, processes, s3, schema_registry
+from jobs.stack.component import Component, Place, Process, address_setting
 from jobs.stack.components import COMPONENTS
 from jobs.stack.errors import NotRunning, StackError
 from jobs.stack.jars import PROJECT
@@ -56,7 +56,7 @@ class Stack:
         settings: Mapping[str, Mapping[str, str]] | None = None,
     ) -> None:
         self.home = Path(home).absolute()
-        self._components = [_component(name) for name in components]
+        self._components = _with_needs(components)
         self._settings = dict(settings or {})
         self._started: list[str] = []
         self._previous: Any = None
@@ -190,6 +190,11 @@ class Stack:
         """Put Avro schemas (id -> JSON text) into the stack's registry, which must hold none yet."""
         schema_registry.put_schemas(self.place("registry"), schemas)
 
+    @property
+    def postgres_url(self) -> str:
+        """The stack's database for its owner; the URL holds the password."""
+        return postgres.url(self.place("postgres"))
+
     def address(self, component: str) -> str:
         """Give what a user connects to; raises NotRunning for a component that this home has never started."""
         return _component(component).address(self.place(component))
@@ -228,6 +233,9 @@ class Stack:
         taken = {port for other in state.components.values() if other is not entry for port in other.ports.values()}
         entry.ports = ports.choose(component.ports, entry.ports, taken)
         entry.settings = {**entry.settings, **self._settings.get(component.name, {})}
+        for name in component.needs:  # the order of _with_needs: its ports are chosen
+            needed = _component(name).address(self._place(name, state.components[name]))
+            entry.settings[address_setting(name)] = needed
 
     def _launch(self, state: State, name: str, only: Sequence[str] | None) -> None:
         entry = state.components[name]
@@ -273,7 +281,8 @@ class Stack:
     def _end(self, state: State, name: str, keys: Sequence[str], sweep: bool) -> None:
         entry = state.components[name]
         found = [process for key in keys if (process := processes.find(entry.processes[key]))]
-        processes.stop(found, COMPONENTS[name].stop_seconds)
+        component = COMPONENTS[name]
+        processes.stop(found, component.stop_seconds, signal.Signals[component.stop_with])
         if sweep:  # Flink's Python workers outlive a TaskManager that was killed
             left = [p for key in keys for p in processes.marked(state.mark, key)]
             processes.stop(left, 3.0)
@@ -310,6 +319,12 @@ def _component(name: str) -> Component:
     if name not in COMPONENTS:
         raise StackError(f"there is no component {name!r}: choose from {', '.join(COMPONENTS)}")
     return COMPONENTS[name]
+
+
+def _with_needs(names: Sequence[str]) -> list[Component]:
+    """Give components in the order of their start: what one needs comes before it."""
+    wanted = [part for name in names for part in (*_component(name).needs, name)]
+    return [_component(name) for name in dict.fromkeys(wanted)]
 
 
 def _is_worker(process: psutil.Process) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -66,6 +68,20 @@ def test_a_changed_pom_is_resolved_again_into_an_empty_folder(place: Path) -> No
     assert len(asked(place)) == 2
 
 
+def test_a_program_packed_within_a_jar_is_unpacked_and_may_run(place: Path) -> None:
+    maven(place, offline=1)
+    inner, packed = place / "program.txz", place / "packed.jar"
+    with tarfile.open(inner, "w:xz") as archive:
+        archive.add(place / "bin" / "java", "bin/server")
+    with zipfile.ZipFile(packed, "w") as jar:
+        jar.write(inner, "program.txz")
+    with (place / "bin" / "mvn").open("a") as script:
+        script.write(f"for a; do case $a in -DoutputDirectory=*) cp {packed} ${{a#*=}};; esac; done\n")
+    folder = jars.jars("x")
+    assert sorted(path.name for path in folder.iterdir()) == ["bin", "resolved"]
+    assert (folder / "bin" / "server").stat().st_mode & 0o111
+
+
 def test_a_failed_download_says_what_maven_said_and_what_to_do(place: Path) -> None:
     maven(place, offline=1, online=1)
     with pytest.raises(StackError, match=r"could not fetch the x jars .*Unknown host Check the network and ~/\.m2"):
@@ -92,7 +108,7 @@ def test_a_missing_maven_is_named(place: Path, monkeypatch: pytest.MonkeyPatch) 
         jars.jars("x")
 
 
-@pytest.mark.parametrize("name", ["kafka", "flink", "registry"])
+@pytest.mark.parametrize("name", sorted(pom.parent.name for pom in jars.POMS.glob("*/pom.xml")))
 def test_a_pom_names_exact_versions_and_no_repository(name: str) -> None:
     text = (jars.PROJECT / "jars" / name / "pom.xml").read_text(encoding="utf-8")
     assert "<repositor" not in text
