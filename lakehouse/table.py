@@ -3,38 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
-import orjson
 import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from lakehouse.anchor import METADATA_KEY, AnchorState
-from lakehouse.errors import (
-    LakehouseError,
-    OtherPipeline,
-    RestoredTable,
-    StateMissing,
-    TableVanished,
-    TableWentBack,
-)
+from lakehouse.errors import LakehouseError
 from lakehouse.kind import Apply, Batch, TableKind
 from lakehouse.lake import Lake
 from lakehouse.progress import Partition, ProgressReader
 from lakehouse.shape import STATISTICS, TableShape
+from lakehouse.tail import LogTail
 
 
 class Contested(Exception):  # noqa: N818
     """Somebody else committed since our snapshot was read: read the log again, then decide."""
-
-
-@dataclass(frozen=True)
-class Tail:
-    """The state that the newest commit of ours says, and that commit's version; state None in a table never filled."""
-
-    version: int
-    state: AnchorState | None
 
 
 class StreamTable:
@@ -49,7 +33,7 @@ class StreamTable:
         self._pipeline = pipeline
         self._progress = ProgressReader(pipeline, epochs)
         self._table: DeltaTable | None = None
-        self._tail = Tail(-1, None)
+        self._tail = LogTail(lake, shape.name, pipeline)
 
     @property
     def name(self) -> str:
@@ -85,9 +69,9 @@ class StreamTable:
         try:
             self._table.update_incremental()
         except (DeltaError, OSError) as error:
-            if self._lake.exists(self._commit_path(before)):
+            if self._tail.holds(before):
                 raise self._lake.explain(f"read the log of table {self.name}", error) from error
-        if not self._lake.exists(self._commit_path(self.version)):
+        if not self._tail.holds(self.version):
             self._refuse_to_go_back(before)
         return True
 
@@ -143,9 +127,7 @@ class StreamTable:
         Raises RestoredTable when RESTORE was run since, OtherPipeline when another pipeline fills the table, and
         StateMissing when the log was cut off before such a commit.
         """
-        if self._tail.version != self.version:
-            self._tail = Tail(self.version, self._read_tail())
-        return self._tail.state
+        return self._tail.state(self.version)
 
     def commit(
         self,
@@ -176,7 +158,7 @@ class StreamTable:
                 raise self._lake.explain(f"commit to table {self.name}", error) from error
         if self.version == base + 1:
             self._progress.wrote(self.delta, base, progress)
-            self._tail = Tail(self.version, state)
+            self._tail.wrote(self.version, state)
 
     @property
     def _options(self) -> dict[str, str]:
@@ -198,50 +180,4 @@ class StreamTable:
     def _refuse_to_go_back(self, before: int) -> None:
         with self._lake.explained(f"open table {self.name}"):
             now = self._load()
-        if now is None:
-            raise TableVanished(
-                f"table {self.name} is gone, it was at version {before}. Bring it back, or move the stream's "
-                "other tables away as well to build the stream again."
-            )
-        raise TableWentBack(
-            f"table {self.name} is at version {now.version()}, it was at version {before}: an older copy was "
-            "put in its place. Bring the newer one back, or move the stream's tables away to build the stream again."
-        )
-
-    def _commit_path(self, version: int) -> str:
-        return f"{self.name}/_delta_log/{version:020}.json"
-
-    def _read_tail(self) -> AnchorState | None:
-        # Normally one read; more only past commits of others (optimize, vacuum, changed columns).
-        for version in range(self.version, -1, -1):
-            log = self._lake.get(self._commit_path(version))
-            if log is None:
-                raise StateMissing(
-                    f"table {self.name}: no commit of pipeline {self._pipeline} from version {version + 1} on, "
-                    "and older log entries are gone. Move the stream's tables away to build the stream again."
-                )
-            info = _commit_info(log)
-            if info.get("operation") == "RESTORE":
-                raise RestoredTable(
-                    f"table {self.name}: RESTORE was run (version {version}): rows went back, but progress did not, so "
-                    "records would be missing. Move the stream's tables away to build the stream again from Kafka."
-                )
-            if METADATA_KEY in info:
-                return self._own(AnchorState.from_json(info[METADATA_KEY]))
-        return None
-
-    def _own(self, state: AnchorState) -> AnchorState:
-        if state.pipeline != self._pipeline:
-            raise OtherPipeline(
-                f"table {self.name} is filled by pipeline {state.pipeline}, not by {self._pipeline}: its records would "
-                f"be written a second time. Use --name {state.pipeline}, or another lake."
-            )
-        return state
-
-
-def _commit_info(log: bytes) -> dict[str, str]:
-    for line in log.splitlines():
-        if line.startswith(b'{"commitInfo"'):
-            info: dict[str, str] = orjson.loads(line)["commitInfo"]
-            return info
-    return {}
+        raise self._tail.gone_back(before, now.version() if now else None)

@@ -1,0 +1,200 @@
+"""Where the rows of each key lie, and at which position they stand: a hint that is rebuilt from the table at will.
+
+An entry is (key, position, location). Entries stand in runs, each sorted by key; a probe asks all runs, newest first.
+Runs of similar size are merged, so that a commit costs the same whatever the table's size. Entries of rows that are
+gone stay until a merge: whoever asks learns from the table's vectors which rows are alive.
+Memory: 32 bytes an entry, 40 where keys are hashed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from lakehouse.merge.keys import Ints, Keys, concat_keys
+
+GONE = -1  # the location of an entry that says: the key's rows up to this position are deleted
+GROWTH = 4  # a run is merged into the one before it unless that one is so many times larger
+Rows = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Entries, one per row of each array."""
+
+    keys: Keys
+    major: Ints
+    minor: Ints
+    location: Ints  # file number << 32 | row; GONE
+
+    def __len__(self) -> int:
+        return len(self.location)
+
+    def take(self, where: Rows | npt.NDArray[np.bool_] | slice) -> Entries:
+        """Give some of the entries."""
+        return Entries(self.keys.take(where), self.major[where], self.minor[where], self.location[where])
+
+
+@dataclass(frozen=True)
+class Hits:
+    """What a probe found: for each entry, which of the asked keys it belongs to."""
+
+    asked: Rows
+    entries: Entries
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def take(self, where: Rows | npt.NDArray[np.bool_]) -> Hits:
+        """Give some of the hits."""
+        return Hits(self.asked[where], self.entries.take(where))
+
+
+class KeyIndex:
+    """Gives the entries of keys. With `versions`, a key has one entry per position; otherwise its highest counts."""
+
+    def __init__(self, *, versions: bool = False) -> None:
+        self._versions = versions
+        self._runs: list[Entries] = []
+
+    def __len__(self) -> int:
+        return sum(len(run) for run in self._runs)
+
+    @property
+    def runs(self) -> Sequence[Entries]:
+        """Give the runs, oldest first: what a snapshot holds."""
+        return self._runs
+
+    def put(self, entries: Entries) -> None:
+        """Add entries; one with the same key and position as an older one takes its place."""
+        if not len(entries):
+            return
+        self._runs.append(entries.take(np.argsort(entries.keys.low, kind="stable")))
+        while len(self._runs) > 1 and len(self._runs[-2]) < GROWTH * len(self._runs[-1]):
+            newer, older = self._runs.pop(), self._runs.pop()
+            self._runs.append(self._merged(older, newer, last=not self._runs))
+
+    def restore(self, runs: Sequence[Entries]) -> None:
+        """Take over the runs of a snapshot."""
+        self._runs = list(runs)
+
+    def find(self, keys: Keys) -> Hits:
+        """Give all entries of the keys: with `versions` one per key and position, else the highest one of each key.
+
+        The hits stand by asked key, then by position.
+        """
+        found = [hits for run in self._runs if len(hits := _probe(run, keys))]
+        if not found:
+            return Hits(np.zeros(0, np.intp), _none(keys))
+        age = np.concatenate([np.full(len(hits), number, np.int64) for number, hits in enumerate(found)])
+        asked = np.concatenate([hits.asked for hits in found])
+        entries = _concat([hits.entries for hits in found])
+        order = np.lexsort((age, entries.minor, entries.major, asked))
+        asked, entries = asked[order], entries.take(order)
+        return Hits(asked, entries).take(_last_of_each(asked, entries, self._versions))
+
+    def below(self, major: int, minor: int) -> Entries:
+        """Give the entries that count and stand below a position; asks every entry."""
+        if not self._runs:
+            return _none(Keys(np.zeros(0, np.int64), None))
+        merged = self._runs[0]
+        for run in self._runs[1:]:
+            merged = self._merged(merged, run, last=True)
+        self._runs = [merged]
+        lower = (merged.major < major) | ((merged.major == major) & (merged.minor < minor))
+        return merged.take(lower & (merged.location != GONE))
+
+    def _merged(self, older: Entries, newer: Entries, *, last: bool) -> Entries:
+        """Give two runs as one, without the entries whose place others took, and without deleted ones in the last."""
+        place = np.searchsorted(older.keys.low, newer.keys.low, side="right")
+        of_newer = place + np.arange(len(newer))
+        of_older = np.ones(len(older) + len(newer), np.bool_)
+        of_older[of_newer] = False
+
+        def woven(old: Ints, new: Ints) -> Ints:
+            whole = np.empty(len(of_older), np.int64)
+            whole[of_newer], whole[of_older] = new, old
+            return whole
+
+        check = None
+        if older.keys.check is not None and newer.keys.check is not None:
+            check = woven(older.keys.check, newer.keys.check)
+        both = Entries(
+            Keys(woven(older.keys.low, newer.keys.low), check),
+            woven(older.major, newer.major),
+            woven(older.minor, newer.minor),
+            woven(older.location, newer.location),
+        )
+        keep = self._counting(both)
+        if last:
+            keep &= both.location != GONE
+        return both if keep.all() else both.take(keep)
+
+    def _counting(self, both: Entries) -> npt.NDArray[np.bool_]:
+        """Mark the entries that count among those of a merged run (of equal ones the newer stands later)."""
+        low = both.keys.low
+        keep = np.ones(len(low), np.bool_)
+        same = low[1:] == low[:-1]
+        shared = np.zeros(len(low), np.bool_)
+        shared[1:] |= same
+        shared[:-1] |= same
+        where = np.flatnonzero(shared)
+        if len(where):
+            some = both.take(where)
+            check = np.zeros(len(where), np.int64) if some.keys.check is None else some.keys.check
+            order = np.lexsort((np.arange(len(where)), some.minor, some.major, check, some.keys.low))
+            group = _groups(some.keys.low[order], check[order])
+            last = _last_of_each(group, some.take(order), self._versions)
+            keep[where] = False
+            keep[where[order[last]]] = True
+        return keep
+
+
+def _groups(low: Ints, check: Ints) -> Rows:
+    new = np.zeros(len(low), np.intp)
+    new[1:] = (low[1:] != low[:-1]) | (check[1:] != check[:-1])
+    return np.cumsum(new)
+
+
+def _last_of_each(group: Rows, entries: Entries, versions: bool) -> npt.NDArray[np.bool_]:
+    """Mark the last entry of each group, or of each group and position; they stand sorted so."""
+    last = np.ones(len(group), np.bool_)
+    differs = group[1:] != group[:-1]
+    if versions:
+        differs |= (entries.major[1:] != entries.major[:-1]) | (entries.minor[1:] != entries.minor[:-1])
+    last[:-1] = differs
+    return last
+
+
+def _probe(run: Entries, keys: Keys) -> Hits:
+    """Give the entries of one run that belong to the keys."""
+    first = np.searchsorted(run.keys.low, keys.low, side="left")
+    at = np.minimum(first, len(run) - 1)
+    hit = np.flatnonzero(run.keys.low[at] == keys.low)
+    if not len(hit):
+        return Hits(hit, run.take(slice(0, 0)))
+    first = first[hit]
+    count = np.searchsorted(run.keys.low, keys.low[hit], side="right") - first
+    asked = np.repeat(hit, count)
+    rows = np.repeat(first - np.cumsum(count) + count, count) + np.arange(int(count.sum()))
+    if run.keys.check is not None and keys.check is not None:
+        equal = run.keys.check[rows] == keys.check[asked]
+        asked, rows = asked[equal], rows[equal]
+    return Hits(asked, run.take(rows))
+
+
+def _concat(parts: Sequence[Entries]) -> Entries:
+    return Entries(
+        concat_keys([part.keys for part in parts]),
+        np.concatenate([part.major for part in parts]),
+        np.concatenate([part.minor for part in parts]),
+        np.concatenate([part.location for part in parts]),
+    )
+
+
+def _none(like: Keys) -> Entries:
+    nothing = np.zeros(0, np.int64)
+    return Entries(Keys(nothing, None if like.check is None else nothing), nothing, nothing, nothing)

@@ -1,0 +1,509 @@
+"""A Delta table to which rows are appended and in which rows are marked deleted, in one commit.
+
+A row's location is one int64: the number of its file (see MergeTable.files) in the high 32 bits, its position in the
+file in the low ones. Numbers are of one MergeTable object only; whoever keeps locations longer keeps paths.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+import obstore
+import pyarrow as pa
+from deltalake import DeltaTable, Field, Schema
+from deltalake.exceptions import DeltaError
+from obstore.exceptions import BaseError
+from pyroaring import BitMap
+
+from lakehouse.anchor import METADATA_KEY, AnchorState
+from lakehouse.errors import CommitContested, LakehouseError
+from lakehouse.groups import Ints
+from lakehouse.kind import TableKind
+from lakehouse.lake import Lake
+from lakehouse.merge.data_files import Layout, Written, write_files
+from lakehouse.merge.log import Action, Change, DataFile, DeltaLog, Snapshot
+from lakehouse.merge.protocol import ENABLE_VECTORS, protocol_for, widened
+from lakehouse.merge.reading import FileReader
+from lakehouse.merge.statistics import loosened
+from lakehouse.merge.vectors import Descriptor, pack
+from lakehouse.progress import Partition, app_id
+from lakehouse.shape import STATISTICS, TableShape
+from lakehouse.table import Contested
+from lakehouse.tail import LogTail
+
+ENGINE = "tidegate"
+CHECKPOINT_EVERY = 64  # commits
+CHECKPOINT_AGAIN = 8  # commits after one that failed
+EVOLVE_ATTEMPTS = 5
+THREADS = 4  # files read at once
+POSITION_BITS = 32
+_POSITION = (1 << POSITION_BITS) - 1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class News:
+    """What others did to the live files, by file number."""
+
+    new: frozenset[int] = frozenset()
+    gone: frozenset[int] = frozenset()
+    changed: frozenset[int] = frozenset()  # other rows are deleted now
+
+    def __bool__(self) -> bool:
+        """Whether there is any."""
+        return bool(self.new or self.gone or self.changed)
+
+
+@dataclass
+class _Prepared:
+    """What a commit will say about data files, and what is known once it is made."""
+
+    actions: list[Action] = field(default_factory=list)
+    vectors: dict[str, BitMap] = field(default_factory=dict)  # by path
+
+
+class MergeTable:
+    """Gives one table's rows by location at one snapshot, and commits on top of that snapshot only.
+
+    Used by one thread at a time. Another process may commit as well: then commit raises Contested, open() reads on,
+    and news() says what changed.
+    """
+
+    def __init__(
+        self, lake: Lake, kind: TableKind, shape: TableShape, pipeline: str, epochs: Mapping[str, int]
+    ) -> None:
+        self.kind = kind
+        self.shape = shape
+        self.checkpoint_failures = 0
+        self._lake = lake
+        self._pipeline = pipeline
+        self._epochs = epochs
+        self._log = DeltaLog(lake, shape.name)
+        self._tail = LogTail(lake, shape.name, pipeline)
+        self._reader = FileReader(lake, shape.name)
+        self._snapshot: Snapshot | None = None
+        self._numbers: dict[str, int] = {}  # path -> number, kept for good
+        self._files: dict[int, DataFile] = {}
+        self._vectors: dict[int, tuple[str, BitMap]] = {}  # number -> vector id, its rows
+        self._news: tuple[set[int], set[int], set[int]] = (set(), set(), set())
+        self._columns: tuple[str, pa.Schema] | None = None
+        self._checkpoint_at = 0
+
+    @property
+    def name(self) -> str:
+        """Give the table's name in the lake."""
+        return self.shape.name
+
+    @property
+    def version(self) -> int:
+        """Give the snapshot's version."""
+        return self._open_snapshot.version
+
+    @property
+    def table_id(self) -> str:
+        """Give the id that the table got when it was created."""
+        return str(self._open_snapshot.metadata["id"])
+
+    @property
+    def columns(self) -> pa.Schema:
+        """Give the table's columns at the snapshot."""
+        text = self._open_snapshot.metadata["schemaString"]
+        if self._columns is None or self._columns[0] is not text:
+            self._columns = text, pa.schema(Schema.from_json(text).to_arrow())
+        return self._columns[1]
+
+    @property
+    def layout(self) -> Layout:
+        """Give how new files are written."""
+        said = self._open_snapshot.configuration.get(STATISTICS) or ""
+        return Layout(self.columns, tuple(self._open_snapshot.partition_by), tuple(filter(None, said.split(","))))
+
+    def open(self) -> bool:
+        """Read the newest snapshot; False when there is no such table.
+
+        Raises TableVanished or TableWentBack when this process saw the table, or a higher version of it, before, and
+        TableRefused when the table is not for this writer.
+        """
+        if self._snapshot is None:
+            self._snapshot = self._log.load()
+            if self._snapshot is None:
+                return False
+            self._begin(self._snapshot)
+            return True
+        before = self._snapshot.version
+        for change in self._log.advance(self._snapshot):
+            self._follow(change)
+        if self._snapshot.version == before and not self._tail.holds(before):
+            self._reload(before)
+        return True
+
+    def create(self) -> None:
+        """Create the table, empty; another process may do it at the same time."""
+        configuration = {k: v for k, v in self._wanted_configuration().items() if v is not None}
+        metadata = {
+            "id": str(uuid.uuid4()),
+            "format": {"provider": "parquet", "options": {}},
+            "schemaString": Schema.from_arrow(self.shape.columns).to_json(),
+            "partitionColumns": list(self.shape.partition_by),
+            "configuration": configuration,
+            "createdTime": _now(),
+        }
+        info = _info("CREATE TABLE", {"mode": "ErrorIfExists"}, -1)
+        actions = [info, {"protocol": protocol_for(self.shape.columns)}, {"metaData": metadata}]
+        self._put(0, actions)
+        self.open()
+
+    def verify(self) -> list[pa.Field]:
+        """Give the columns that the contract gained; changes nothing.
+
+        Raises KeyPinChanged or SchemaRefused when the table cannot become what the contract wants.
+        """
+        snapshot = self._open_snapshot
+        current = Schema.from_json(snapshot.metadata["schemaString"])
+        added = self.shape.added(self.name, current, snapshot.partition_by)
+        self.shape.verify_pins(snapshot.configuration, {column.name for column in added})
+        return added
+
+    def evolve(self) -> None:
+        """Give the table the columns and properties that the contract gained, in a commit of its own.
+
+        Raises KeyPinChanged or SchemaRefused when the table cannot become what the contract wants.
+        """
+        for _ in range(EVOLVE_ATTEMPTS):
+            actions = self._evolution()
+            if not actions:
+                return
+            try:
+                self._commit([_info("CHANGE COLUMN", {}, self.version), *actions])
+                return
+            except Contested:
+                self.open()
+        raise CommitContested(f"table {self.name}: others won every attempt to change its columns. It will be retried.")
+
+    def progress(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
+        """Give the last applied offset of each partition that has one, at the snapshot."""
+        txns = self._open_snapshot.txns
+        asked = ((partition, self._app_id(partition)) for partition in partitions)
+        return {partition: txns[app] for partition, app in asked if app in txns}
+
+    def state(self) -> AnchorState | None:
+        """Give what the newest commit of our pipeline says, at the snapshot; None in a table never filled.
+
+        Raises RestoredTable when RESTORE was run since, OtherPipeline when another pipeline fills the table, and
+        StateMissing when the log was cut off before such a commit.
+        """
+        return self._tail.state(self.version)
+
+    def committed_ms(self) -> int | None:
+        """Give when the snapshot's version was committed (ms); None when the log no longer says it."""
+        return self._tail.committed_ms(self.version)
+
+    def files(self) -> Mapping[int, DataFile]:
+        """Give the live files by number; the mapping follows the snapshot. A path keeps its number."""
+        return self._files
+
+    def row_count(self, number: int) -> int:
+        """Give the physical row count of a live file, deleted rows included."""
+        return self._reader.row_count(self._files[number])
+
+    def dead(self, number: int) -> BitMap | None:
+        """Give the positions of a live file's deleted rows, not to be changed; None when there are none."""
+        if self._files[number].vector is None:
+            return None
+        self._load_vectors([number])
+        return self._vectors[number][1]
+
+    def rows(self, locations: Ints, columns: Sequence[str] | None = None) -> pa.Table:
+        """Give the stored rows at locations in live files, in their order, deleted or not.
+
+        Raises KeyError for a file that is not live.
+        """
+        wanted = self._schema(columns)
+        order = np.argsort(locations, kind="stable")
+        asked = [(number, positions) for number, positions in _by_file(locations[order])]
+        files = [self._files[number] for number, _ in asked]
+        alone = len(asked) == 1
+
+        def read(index: int) -> pa.Table:
+            return self._reader.read(files[index], wanted, asked[index][1], alone=alone)
+
+        parts = _in_parallel(read, len(asked))
+        if not parts:
+            return wanted.empty_table()
+        found = pa.concat_tables(parts).combine_chunks()
+        back = np.empty(len(order), np.int64)
+        back[order] = np.arange(len(order))
+        return found if len(order) < 2 or bool((np.diff(order) > 0).all()) else found.take(pa.array(back))
+
+    def scan(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Give columns of all rows of a live file in their order, deleted ones included."""
+        return self._reader.read(self._files[number], self._schema(columns), alone=True)
+
+    def news(self) -> News:
+        """Give what others did since the last call, or since the first open()."""
+        made = News(*(frozenset(numbers) for numbers in self._news))
+        self._news = set(), set(), set()
+        return made
+
+    def commit(
+        self,
+        append: pa.Table,
+        remove: Ints,
+        progress: Mapping[Partition, int],
+        state: AnchorState,
+        *,
+        operation: str = "MERGE",
+    ) -> Ints:
+        """Append rows and mark those at locations as deleted, with the new progress and state, in one commit.
+
+        Gives the locations of the appended rows in their order. A location that is deleted already, or whose file is
+        no longer live, changes nothing; no rows at all still make a commit.
+        Raises Contested when the snapshot is no longer the newest; LakehouseError when the storage refuses, which may
+        leave it open whether the commit was made: progress tells, once it can be read. Files that were written for a
+        commit that was not made stay for vacuum.
+        """
+        written = write_files(self._lake, self.name, self.layout.conformed(append), self.layout)
+        prepared = self._marked(remove)
+        parameters = {"appended": str(len(append)), "removed": str(len(remove))}
+        info = _info(operation, parameters, self.version, {METADATA_KEY: state.to_json()})
+        txns = [{"txn": {"appId": self._app_id(p), "version": offset}} for p, offset in progress.items()]
+        self._commit([info, *txns, *prepared.actions, *({"add": file.add} for file in written)], prepared.vectors)
+        self._tail.wrote(self.version, state)
+        self._checkpoint()
+        return self._locations(written, len(append))
+
+    def rewrite(self, numbers: Sequence[int], *, operation: str = "OPTIMIZE") -> tuple[Ints, Ints]:
+        """Write the rows of live files that are not deleted into new files, in one commit that changes no data.
+
+        Gives the rows' old locations and their new ones. The newest state is repeated in the commit, so that one read
+        of the log's tail still finds it. Raises as commit does.
+        """
+        old = np.concatenate([np.empty(0, np.int64), *(self._live(number) for number in numbers)])
+        written = write_files(self._lake, self.name, self.rows(old), self.layout, data_change=False)
+        removes = [_removed(self._files[number], data_change=False) for number in numbers]
+        state = self.state()
+        metadata = {} if state is None else {METADATA_KEY: state.to_json()}
+        info = _info(operation, {"files": str(len(numbers))}, self.version, metadata)
+        self._commit([info, *removes, *({"add": file.add} for file in written)])
+        if state is not None:
+            self._tail.wrote(self.version, state)
+        self._checkpoint()
+        return old, self._locations(written, len(old))
+
+    @property
+    def _open_snapshot(self) -> Snapshot:
+        assert self._snapshot is not None, f"table {self.name} is not open"
+        return self._snapshot
+
+    def _app_id(self, partition: Partition) -> str:
+        return app_id(self._pipeline, *partition, self._epochs.get(partition[0], 0))
+
+    def _schema(self, columns: Sequence[str] | None) -> pa.Schema:
+        return self.columns if columns is None else pa.schema([self.columns.field(name) for name in columns])
+
+    def _wanted_configuration(self) -> dict[str, str | None]:
+        return {**self.shape.configuration(), ENABLE_VECTORS: "true"}
+
+    def _evolution(self) -> list[Action]:
+        """Give the actions that bring the table to the wanted shape; none when it has it."""
+        added, snapshot = self.verify(), self._open_snapshot
+        wanted = self._wanted_configuration()
+        changed = {k: v for k, v in wanted.items() if v is not None and snapshot.configuration.get(k) != v}
+        if not added and not changed:
+            return []
+        fields = Schema.from_json(snapshot.metadata["schemaString"]).fields
+        columns = Schema([*fields, *(Field.from_arrow(column.with_nullable(True)) for column in added)])
+        protocol = widened(snapshot.protocol, pa.schema(columns.to_arrow()))
+        configuration = {**snapshot.configuration, **changed}
+        metadata = {**snapshot.metadata, "schemaString": columns.to_json(), "configuration": configuration}
+        return [*([{"protocol": protocol}] if protocol else []), {"metaData": metadata}]
+
+    def _begin(self, snapshot: Snapshot) -> None:
+        self._files = {self._number(path): file for path, file in snapshot.files.items()}
+        self._checkpoint_at = max(snapshot.checkpoint, 0) + CHECKPOINT_EVERY
+
+    def _reload(self, before: int) -> None:
+        """Read the log afresh: our version's entry is gone, because the log was cleaned up or the table replaced."""
+        known = self._open_snapshot
+        now = self._log.load()
+        if now is None or now.version < before or now.metadata["id"] != known.metadata["id"]:
+            raise self._tail.gone_back(before, None if now is None else now.version)
+        shared = known.files.keys() & now.files.keys()
+        changed = {path for path in shared if known.files[path].vector_id != now.files[path].vector_id}
+        gone, new = known.files.keys() - now.files.keys(), now.files.keys() - known.files.keys()
+        self._snapshot = now
+        self._follow(Change(now.version, frozenset(new), frozenset(gone), frozenset(changed), frozenset(now.files)))
+        self._begin(now)
+
+    def _number(self, path: str) -> int:
+        return self._numbers.setdefault(path, len(self._numbers))
+
+    def _follow(self, change: Change, *, own: bool = False) -> None:
+        """Bring what is kept by number to the snapshot; what others did becomes news."""
+        new, gone, changed = ({self._number(p) for p in paths} for paths in (change.added, change.gone, change.changed))
+        for number in gone:
+            self._files.pop(number, None)
+            self._vectors.pop(number, None)
+        for path in change.touched:
+            self._files[self._number(path)] = self._open_snapshot.files[path]
+        if own:
+            return
+        told_new, told_gone, told_changed = self._news
+        returned = new & told_gone  # with what vector is not known
+        told_gone |= gone - told_new
+        told_gone -= returned
+        told_changed |= (changed - told_new) | returned
+        told_changed -= gone
+        told_new |= new - returned
+        told_new -= gone
+
+    def _load_vectors(self, numbers: Iterable[int]) -> None:
+        """Read the vectors of files that are not known yet."""
+        by_file: dict[str, list[int]] = {}
+        for number in numbers:
+            vector = self._files[number].vector
+            if vector and self._vectors.get(number, ("",))[0] != vector.id:
+                by_file.setdefault(vector.where if vector.storage == "u" else "", []).append(number)
+        groups = list(by_file.values())
+
+        def read(index: int) -> list[BitMap]:
+            return self._reader.vectors([self._vector(number) for number in groups[index]])
+
+        for own, vectors in zip(groups, _in_parallel(read, len(groups)), strict=True):
+            for number, rows in zip(own, vectors, strict=True):
+                self._vectors[number] = self._vector(number).id, rows
+
+    def _vector(self, number: int) -> Descriptor:
+        vector = self._files[number].vector
+        assert vector is not None
+        return vector
+
+    def _marked(self, remove: Ints) -> _Prepared:
+        """Write the vectors of a commit that deletes the rows at locations; gives what it says about their files."""
+        prepared = _Prepared()
+        asked = [(n, rows) for n, rows in _by_file(np.unique(remove)) if n in self._files]
+        self._load_vectors(number for number, _ in asked)
+        grown: list[tuple[int, BitMap]] = []
+        for number, positions in asked:
+            count = self.row_count(number)
+            if positions[-1] >= count:
+                raise ValueError(f"table {self.name}: no row {positions[-1]} in {self._files[number].path} of {count}")
+            before = self._vectors[number][1] if self._files[number].vector else BitMap()
+            after = before | BitMap(positions.astype(np.uint32))
+            if len(after) == count:
+                prepared.actions.append(_removed(self._files[number]))
+            elif len(after) > len(before):
+                after.run_optimize()
+                grown.append((number, after))
+        if grown:
+            self._write_vectors(grown, prepared)
+        return prepared
+
+    def _write_vectors(self, grown: Sequence[tuple[int, BitMap]], prepared: _Prepared) -> None:
+        name, data, descriptors = pack([rows for _, rows in grown])
+        with self._lake.explained(f"write the deletion vectors of table {self.name}"):
+            obstore.put(self._lake.objects, f"{self.name}/{name}", data)
+        for (number, rows), descriptor in zip(grown, descriptors, strict=True):
+            file = self._files[number]
+            stats = loosened(file.add.get("stats"), self.row_count(number))
+            add = {**file.add, "stats": stats, "deletionVector": descriptor.to_action(), "dataChange": True}
+            prepared.actions += [_removed(file), {"add": add}]
+            prepared.vectors[file.path] = rows
+
+    def _commit(self, actions: list[Action], vectors: Mapping[str, BitMap] | None = None) -> None:
+        """Put the next version and go forward to it; raises Contested, or what the storage says."""
+        version = self.version + 1
+        if not self._put(version, actions):
+            raise Contested(f"table {self.name}: version {version} was committed by another writer")
+        self._follow(self._open_snapshot.apply(version, actions), own=True)
+        for path, rows in (vectors or {}).items():
+            number = self._number(path)
+            self._vectors[number] = self._vector(number).id, rows
+        if self._open_snapshot.unverified:
+            self._log.verify(self._open_snapshot)
+
+    def _put(self, version: int, actions: list[Action]) -> bool:
+        """Put a commit; False when the version is another writer's. A failure may have come after the put."""
+        try:
+            if self._log.put_commit(version, actions):
+                return True
+        except (BaseError, OSError) as error:
+            if self._landed(version, actions):
+                return True
+            raise self._lake.explain(f"commit to table {self.name}", error) from error
+        return self._landed(version, actions)  # a put that the client repeated meets its own first try
+
+    def _landed(self, version: int, actions: list[Action]) -> bool:
+        own = actions[0]["commitInfo"]["txnId"]
+        return any(action.get("commitInfo", {}).get("txnId") == own for action in self._log.read(version) or ())
+
+    def _locations(self, written: Sequence[Written], count: int) -> Ints:
+        made = np.empty(count, np.int64)
+        for file in written:
+            made[file.taken] = (self._number(file.path) << POSITION_BITS) + np.arange(len(file.taken))
+        return made
+
+    def _live(self, number: int) -> Ints:
+        """Give the locations of a file's rows that are not deleted."""
+        live = np.arange(self.row_count(number), dtype=np.int64)
+        dead = self.dead(number)
+        if dead:
+            live = np.delete(live, np.asarray(dead.to_array()))
+        return (number << POSITION_BITS) + live
+
+    def _checkpoint(self) -> None:
+        """Have a checkpoint made now and then: our commits do not trigger delta-rs's own. Failing is not an error."""
+        if self.version < self._checkpoint_at:
+            return
+        try:
+            uri, options = self._lake.table_uri(self.name), dict(self._lake.storage_options)
+            DeltaTable(uri, storage_options=options).create_checkpoint()
+            self._checkpoint_at = self.version + CHECKPOINT_EVERY
+        except (DeltaError, OSError, LakehouseError):
+            self.checkpoint_failures += 1
+            self._checkpoint_at = self.version + CHECKPOINT_AGAIN
+
+
+def _by_file(ordered: Ints) -> Iterator[tuple[int, Ints]]:
+    """Give each file's number with the positions in it, from ascending locations."""
+    if not len(ordered):
+        return
+    numbers = ordered >> POSITION_BITS
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    for start, own in zip(starts, np.split(ordered & _POSITION, starts[1:]), strict=True):
+        yield int(numbers[start]), own
+
+
+def _in_parallel(read: Callable[[int], T], count: int) -> list[T]:
+    if count < 2:
+        return [read(index) for index in range(count)]
+    with ThreadPoolExecutor(min(THREADS, count)) as pool:
+        return list(pool.map(read, range(count)))
+
+
+def _info(
+    operation: str, parameters: Mapping[str, str], read: int, metadata: Mapping[str, str] | None = None
+) -> Action:
+    info = {"timestamp": _now(), "operation": operation, "operationParameters": dict(parameters)}
+    known = {} if read < 0 else {"readVersion": read}
+    return {"commitInfo": {**info, **known, "engineInfo": ENGINE, "txnId": str(uuid.uuid4()), **(metadata or {})}}
+
+
+def _removed(file: DataFile, *, data_change: bool = True) -> Action:
+    kept = {name: file.add[name] for name in ("path", "partitionValues", "size", "tags") if name in file.add}
+    vector = {"deletionVector": file.vector.to_action()} if file.vector else {}
+    return {
+        "remove": {
+            **kept, "deletionTimestamp": _now(), "dataChange": data_change, "extendedFileMetadata": True, **vector
+        }
+    }  # fmt: skip
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

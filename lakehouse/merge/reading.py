@@ -1,0 +1,149 @@
+"""Reads rows of data files by position: only the columns and the row groups that are asked for."""
+
+from __future__ import annotations
+
+import io
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+import obstore
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyroaring import BitMap
+
+from lakehouse.groups import Ints
+from lakehouse.lake import Lake
+from lakehouse.merge.data_files import partition_scalar
+from lakehouse.merge.log import DataFile
+from lakehouse.merge.vectors import Descriptor, span, unpack
+
+FOOTERS = 512  # kept in memory
+
+
+class FileReader:
+    """Reads one table's data files and vector files. Keeps footers, which never change; safe for several threads."""
+
+    def __init__(self, lake: Lake, table: str) -> None:
+        self._lake = lake
+        self._table = table
+        self._footers: OrderedDict[str, pq.FileMetaData] = OrderedDict()
+        self._lock = Lock()
+
+    def row_count(self, file: DataFile) -> int:
+        """Give the physical row count of a file, from the log or else from its footer."""
+        if file.rows is not None:
+            return file.rows
+        with self._open(file.path) as parquet:
+            return int(parquet.metadata.num_rows)
+
+    def read(
+        self, file: DataFile, columns: pa.Schema, positions: Ints | None = None, *, alone: bool = False
+    ) -> pa.Table:
+        """Give columns of a file's rows at the given ascending positions, or of all its rows; alone: on all cores.
+
+        A column that the file does not have is null, as Delta defines it; partition columns come from the log.
+        """
+        with self._lake.explained(f"read {file.path} of table {self._table}"), self._open(file.path) as parquet:
+            groups, within = _chosen(parquet.metadata, positions)
+            present = set(parquet.schema_arrow.names)
+            names = [name for name in columns.names if name in present and name not in file.partition_values]
+            read = parquet.read_row_groups(groups, columns=names, use_threads=alone)
+            count = sum(parquet.metadata.row_group(group).num_rows for group in groups)
+        if within is not None:
+            read, count = read.take(pa.array(within)), len(within)
+        return _completed(read, columns, file.partition_values, count)
+
+    def vectors(self, descriptors: Sequence[Descriptor]) -> list[BitMap]:
+        """Give the rows of deletion vectors; those in one file are fetched together. Raises DamagedVector."""
+        found: dict[str, BitMap] = {d.id: d.inline() for d in descriptors if d.storage == "i"}
+        by_path: dict[str, list[Descriptor]] = {}
+        for descriptor in descriptors:
+            if descriptor.storage != "i":
+                by_path.setdefault(descriptor.path, []).append(descriptor)
+        for path, own in by_path.items():
+            spans = [span(descriptor) for descriptor in own]
+            with self._lake.explained(f"read {path} of table {self._table}"):
+                frames = obstore.get_ranges(
+                    self._lake.objects,
+                    f"{self._table}/{path}",
+                    starts=[start for start, _ in spans],
+                    ends=[end for _, end in spans],
+                )
+            for descriptor, frame in zip(own, frames, strict=True):
+                found[descriptor.id] = unpack(bytes(frame), descriptor)
+        return [found[descriptor.id] for descriptor in descriptors]
+
+    def _open(self, path: str) -> pq.ParquetFile:
+        with self._lock:
+            footer = self._footers.get(path)
+            if footer is not None:
+                self._footers.move_to_end(path)
+        at = f"{self._table}/{path}"
+        if self._lake.remote:
+            source = pa.PythonFile(_RemoteFile(self._lake, at), mode="r")
+            parquet = pq.ParquetFile(source, metadata=footer, pre_buffer=True)
+        else:
+            parquet = pq.ParquetFile(pa.memory_map(str(Path(self._lake.uri) / at)), metadata=footer)
+        with self._lock:
+            self._footers[path] = parquet.metadata
+            while len(self._footers) > FOOTERS:
+                self._footers.popitem(last=False)
+        return parquet
+
+
+class _RemoteFile(io.RawIOBase):
+    """A file on the object store; each read is one request for a range."""
+
+    def __init__(self, lake: Lake, path: str) -> None:
+        self._lake = lake
+        self._path = path
+        self._at = 0
+        self._size = int(obstore.head(lake.objects, path)["size"])
+
+    def read(self, size: int = -1) -> bytes:
+        end = self._size if size < 0 else min(self._size, self._at + size)
+        if end <= self._at:
+            return b""
+        data = bytes(obstore.get_range(self._lake.objects, self._path, start=self._at, end=end))
+        self._at = end
+        return data
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+
+def _chosen(footer: pq.FileMetaData, positions: Ints | None) -> tuple[list[int], Ints | None]:
+    """Give the row groups that hold the positions, and the positions within what these hold."""
+    if positions is None:
+        return list(range(footer.num_row_groups)), None
+    sizes = np.array([footer.row_group(i).num_rows for i in range(footer.num_row_groups)], np.int64)
+    starts = np.cumsum(sizes) - sizes
+    groups = np.searchsorted(starts, positions, side="right") - 1
+    chosen = np.unique(groups)
+    shift = np.zeros(len(sizes), np.int64)
+    shift[chosen] = starts[chosen] - (np.cumsum(sizes[chosen]) - sizes[chosen])
+    return chosen.tolist(), positions - shift[groups]
+
+
+def _completed(read: pa.Table, columns: pa.Schema, values: Mapping[str, str | None], count: int) -> pa.Table:
+    def column(field: pa.Field) -> pa.ChunkedArray | pa.Array:
+        if field.name in values:
+            return pa.repeat(partition_scalar(values[field.name], field.type), count)
+        if field.name not in read.column_names:
+            return pa.nulls(count, field.type)
+        return read[field.name].cast(field.type)
+
+    return pa.Table.from_arrays([column(field) for field in columns], schema=columns)
