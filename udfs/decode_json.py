@@ -320,7 +320,7 @@ def _positioned(table: pa.Table) -> pa.Table:
         return table
     source = _one(table.column(place))
     held = dict(zip((f.name for f in source.type), source.flatten(), strict=True))
-    where = position.of_postgresql(held)
+    where = position.of_source(held)
     held |= {"major": where.major, "minor": where.minor}
     fields = list(envelope_tail.CUT_SOURCE)
     return table.set_column(place, "source", pa.StructArray.from_arrays([held[f.name] for f in fields], fields=fields))

@@ -11,6 +11,9 @@ import pyarrow as pa
 from udfs.slices import Ints
 from udfs.wire import Hints
 
+# Where a change stands in a database whose log is files: MySQL and MariaDB.
+FILE_PLACE = [("file", pa.string()), ("pos", pa.int64()), ("row", pa.int64())]
+
 # The children of `source` that normalise needs, with the types they are read as.
 SOURCE = pa.struct(
     [
@@ -20,6 +23,7 @@ SOURCE = pa.struct(
         ("snapshot", pa.string()),
         ("ts_us", pa.int64()),
         ("ts_ms", pa.int64()),
+        *FILE_PLACE,
     ]
 )
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from udfs import kinds, slices
 from udfs.converted import Mask
-from udfs.decoded import SOURCE
+from udfs.decoded import FILE_PLACE, SOURCE
 from udfs.slices import Bytes, Ints
 
 Words = npt.NDArray[np.uint64]
@@ -224,5 +224,6 @@ def _mask(chosen: Mask) -> Words:
     return np.where(chosen, np.uint8(0xFF), np.uint8(0)).view(np.uint64)
 
 
-# The children of a cut record's `source`: those of SOURCE, with the pair in place of its text.
-CUT_SOURCE = pa.struct([("major", pa.int64()), ("minor", pa.int64()), *(f for f in SOURCE if f.name != "sequence")])
+# The children of a cut record's `source`: those of SOURCE, with the pair in place of what it was read from.
+_NOT_CUT = {"sequence", *(name for name, _ in FILE_PLACE)}
+CUT_SOURCE = pa.struct([("major", pa.int64()), ("minor", pa.int64()), *(f for f in SOURCE if f.name not in _NOT_CUT)])

@@ -176,7 +176,7 @@ def _meta(piece: Piece, kafka: pa.Table, plan: Plan, now_ms: int) -> dict[str, p
         meta |= {"_op": _repeat(kinds.PLAIN, count, pa.string()), "_source_time": pa.nulls(count, MICROS_UTC)}
     else:
         source = _source(piece)
-        where = position.of_postgresql(source) if "sequence" in source else _cut_position(source)
+        where = position.of_source(source) if "sequence" in source else _cut_position(source)
         committed = pc.coalesce(_micros(source["ts_us"], 1), _micros(source["ts_ms"], 1000))
         snapshot = source["snapshot"]
         meta |= {
