@@ -14,6 +14,8 @@ from contracts.columns import REFINED_META
 from contracts.model import Field
 from contracts.types import MICROS_UTC
 from udfs import envelope_tail, kinds, placeholders, position, slices, wire
+from udfs.arrays import spread
+from udfs.canonical import json_objects
 from udfs.changes import META, SchemaSource
 from udfs.converted import Converted, Mask, without
 from udfs.decoded import SOURCE, Piece, Refusal, wrong_type
@@ -56,6 +58,9 @@ def rows_of(piece: Piece, records: pa.Table, plan: Plan, schemas: SchemaSource, 
         _complete_keys(columns, piece, kafka, plan, schemas)
     meta = _meta(piece, kafka, plan, now_ms)
     meta["_event_time"] = _event_time(columns, meta, plan)
+    moved = _moved(piece, plan) if plan.contract.full_identity and not plan.plain else None
+    if moved is not None:
+        meta["_previous_key"] = pc.coalesce(meta["_previous_key"], moved)
     table = pa.Table.from_arrays([*columns.values, *(meta[name] for name in META.names)], schema=plan.schema)
     return Rows(piece.row, table, columns.unset, columns.flags, columns.refusals)
 
@@ -162,6 +167,30 @@ def _complete_keys(into: _Columns, piece: Piece, kafka: pa.Table, plan: Plan, sc
     for place in places:
         name = plan.contract.fields[place].name
         into.values[place] = pc.if_else(slices.marks(bare), read[name], into.values[place])
+
+
+def _moved(piece: Piece, plan: Plan) -> pa.StringArray | None:
+    """Give the JSON of the key that an updated row had before, where it was another one; None where none had.
+
+    A change of the primary key comes as a delete and a create. One of columns that the contract alone calls the key, of
+    a table without a primary key, is a plain update.
+    """
+    before, after = _children(piece.columns["before"]), _children(piece.columns["after"])
+    names = plan.names if piece.in_json else plan.adjusted
+    found = {f: next((n for n in names[f.name] if n in before and n in after), None) for f in plan.contract.key}
+    differ = [slices.mask_of(pc.not_equal(before[n], after[n])) for n in found.values() if n is not None]
+    if not differ:
+        return None
+    changed = slices.mask_of(pc.equal(piece.columns["op"], "u")) & np.logical_or.reduce(differ)
+    if not changed.any():
+        return None
+    marks = slices.marks(changed)
+    read = {
+        f.name: wire.read(before[n].filter(marks), wire.reading(f, piece.hints.get(n, NO_HINT), False, piece.in_json))
+        for f, n in found.items()
+        if n is not None
+    }
+    return spread(json_objects(pa.table({name: one.values for name, one in read.items()})), marks)
 
 
 def _meta(piece: Piece, kafka: pa.Table, plan: Plan, now_ms: int) -> dict[str, pa.Array]:

@@ -79,3 +79,28 @@ def test_a_masked_key_in_a_header_is_the_same_token_as_in_its_column(name: str) 
     records = batches.raw([value], keys=[b'{"id":' + sent + b"}"], old_key=b'{"id":' + sent + b"}")
     masked = mask(normalise(records, made, corpus.schema, now_ms=1).changes, made, KEYS).table.to_pylist()
     assert json.loads(masked[0]["_previous_key"])["id"] == masked[0]["id"]
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_an_update_of_what_only_the_contract_calls_the_key_names_the_row_it_was(encoding: str) -> None:
+    of = contract(encoding, "audit_full")
+    named = [dataclasses.replace(f, key_position=1 if f.name == "what" else None) for f in of.fields]
+    keyed = dataclasses.replace(of, fields=tuple(named), full_identity=True)
+    table = normalise(corpus.records(encoding, "audit_full"), keyed, corpus.schema, 1).changes.table
+    seen = {(row["_op"], row["what"], row["_previous_key"]) for row in table.to_pylist()}
+    assert seen == {
+        ("r", "boot", None),
+        ("c", "login", None),
+        ("u", "LOGIN", '{"what":"login"}'),
+        ("d", "boot", None),
+    }
+
+
+def test_an_update_that_leaves_the_key_as_it_is_names_no_other() -> None:
+    full = batches.contract({"id": "bigint", "name": "text"}, full_identity=True)
+    before = {"id": 1, "name": "ann"}
+    values = [batches.event({"id": i, "name": "bob"}, "u", before) for i in (1, 2)] + [batches.event({"id": 3})]
+    table = normalise(batches.raw(values), full, corpus.schema, 1).changes.table
+    assert table["_previous_key"].to_pylist() == [None, '{"id":1}', None]
+    default = normalise(batches.raw(values), dataclasses.replace(full, full_identity=False), corpus.schema, 1)
+    assert default.changes.table["_previous_key"].null_count == 3, "old rows are not true there"
