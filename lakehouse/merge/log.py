@@ -190,6 +190,11 @@ class DeltaLog:
         verify_protocol(self.table, snapshot.protocol, snapshot.metadata)
         snapshot.unverified = False
 
+    def tombstones(self, snapshot: Snapshot) -> list[Action]:
+        """Give the remove actions that a snapshot's checkpoint keeps."""
+        parts = _complete(self._listed(max(snapshot.checkpoint, 0))).get(snapshot.checkpoint, [])
+        return [action["remove"] for name in parts for action in self.checkpoint_rows(name, ("remove",))]
+
     def put_commit(self, version: int, actions: Iterable[Action]) -> bool:
         """Put a commit if that version does not exist yet; False when it does.
 
