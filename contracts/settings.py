@@ -150,6 +150,9 @@ def read_tables(settings: Settings, keyed: bool, faults: Faults) -> tuple[str, .
         elif known[name].needs_key and not keyed:
             message = f"the table {name!r} needs a key: without one nothing tells which row a change is about"
             faults.add(place, message, NO_KEY)
+    if "history" in setting.value and "current" not in setting.value:
+        message = "the table 'history' is kept beside 'current', which knows each key's last change"
+        faults.add(setting.place, message, "Add `current` to the tables")
     return tuple(name for name in known if name in setting.value or name == ALWAYS_KEPT)
 
 

@@ -6,7 +6,7 @@ from deltalake import CommitProperties, DeltaTable
 
 from contracts.columns import changes_schema
 from lakehouse.appending import append
-from lakehouse.kind import Batch, TableKind
+from lakehouse.kind import AppendKind, Batch
 
 
 def has_changes(batch: Batch) -> bool:
@@ -19,4 +19,4 @@ def append_changes(table: DeltaTable, batch: Batch, properties: CommitProperties
     append(table, batch.rows, properties)
 
 
-KIND = TableKind("changes", "_changes", changes_schema, has_changes, append_changes)
+KIND = AppendKind("changes", "_changes", changes_schema, concerns=has_changes, apply=append_changes)

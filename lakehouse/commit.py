@@ -14,14 +14,13 @@ from lakehouse.anchor import AnchorState
 from lakehouse.batches import Loaded, SectionCache, load
 from lakehouse.errors import CommitContested, EpochOver
 from lakehouse.identity import TopicIdentity, verify_identity
-from lakehouse.kind import TableKind
 from lakehouse.kinds import kinds_of, other_kinds
 from lakehouse.lake import Lake
 from lakehouse.plan import Earliest, GapOracle, Step, all_held, plan
 from lakehouse.progress import Partition
 from lakehouse.segments import SectionRef
-from lakehouse.shape import shape_of
-from lakehouse.table import Contested, StreamTable
+from lakehouse.table import Contested
+from lakehouse.tables import KeptTable, tables_of
 from lakehouse.tableset import TableSet
 from lakehouse.verdicts import Judged, judge
 
@@ -65,17 +64,13 @@ class StreamTables:
         self._version = version
         self._max_rows = max_rows
         self._accept_partial = accept_partial
-
-        def table(kind: TableKind) -> StreamTable:
-            return StreamTable(lake, kind, shape_of(kind, contract, pins or {}), pipeline, self._epochs)
-
-        self.tables = tuple(table(kind) for kind in kinds_of(contract.tables))
-        self._former = tuple(table(kind) for kind in other_kinds(contract.tables))
+        self.tables = tables_of(lake, contract, kinds_of(contract.tables), pipeline, self._epochs, pins or {})
+        self._former = tables_of(lake, contract, other_kinds(contract.tables), pipeline, self._epochs, pins or {})
         self._prepared = False
         self._known: tuple[float, dict[Partition, int]] = (float("inf"), {})
 
     @property
-    def anchor(self) -> StreamTable:
+    def anchor(self) -> KeptTable:
         """Give the table whose progress is the stream's."""
         return self.tables[-1]
 
@@ -180,19 +175,13 @@ class StreamTables:
     def _commit_tables(self, loaded: Loaded, judged: Judged, state: AnchorState) -> None:
         """Commit to each table in order; the anchor comes last and always."""
         for table in self.tables[:-1]:
-            if table.kind.concerns(judged.batch):
-                self._commit_ahead(table, loaded, judged, state)
+            batch = table.lacking(judged.batch, loaded.cuts, loaded.lasts)
+            if batch is not None:
+                own = table.progress(loaded.lasts)
+                progress = {p: max(last, own.get(p, last)) for p, last in loaded.lasts.items()}
+                table.apply(batch, progress, _without_state(state))
         seen = {table.kind.name: (table.table_id, table.version) for table in self.tables[:-1]}
-        self.anchor.commit(judged.batch, loaded.lasts, replace(state, tables=seen))
-
-    def _commit_ahead(self, table: StreamTable, loaded: Loaded, judged: Judged, state: AnchorState) -> None:
-        """Commit to a table before the anchor. Its own progress is ahead when a commit of the anchor failed."""
-        table.open()
-        own = table.progress(loaded.lasts)
-        batch = judged.batch.beyond(own, loaded.cuts)
-        if table.kind.concerns(batch):
-            progress = {p: max(last, own.get(p, last)) for p, last in loaded.lasts.items()}
-            table.commit(batch, progress, _without_state(state))
+        self.anchor.apply(judged.batch, loaded.lasts, replace(state, tables=seen))
 
     def _stamped(
         self,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable
 
+from contracts.columns import WITHHELD_META
 from contracts.model import Contract
 from lakehouse.groups import Partition
 
@@ -19,13 +20,15 @@ class Batch:
 
     rows: pa.Table  # contracts.columns.changes_schema; each partition's rows in offset order
     rejects: pa.Table  # contracts.columns.QUARANTINE
+    withheld: pa.Table = field(default_factory=WITHHELD_META.empty_table)  # contracts.columns.withheld_schema
+    highest: Mapping[Partition, tuple[int, int]] = field(default_factory=dict)  # each partition's position before
 
     def beyond(self, progress: Mapping[Partition, int], cuts: Mapping[Partition, int]) -> Batch:
         """Give what a table with its own progress still lacks; cuts say where the batch begins."""
         ahead = {p: offset for p, offset in progress.items() if offset > cuts.get(p, offset)}
         if not ahead:
             return self
-        return Batch(_beyond(self.rows, ahead), _beyond(self.rejects, ahead))
+        return replace(self, rows=_beyond(self.rows, ahead), rejects=_beyond(self.rejects, ahead))
 
 
 # Applies a batch to the table by exactly one commit with the given properties, through the given DeltaTable object
@@ -35,17 +38,24 @@ Apply = Callable[[DeltaTable, Batch, CommitProperties], None]
 
 @dataclass(frozen=True)
 class TableKind:
-    """One kind of table: its name in contracts, its suffix in table names, its columns and its verb."""
+    """One kind of table: its name in contracts, what its name adds to the stream's, and its columns."""
 
     name: str
     suffix: str
     columns: Callable[[Contract], pa.Schema]
-    concerns: Callable[[Batch], bool]  # whether the batch holds anything for the table
-    apply: Apply
+    folder: str = ""  # of tables that are not for readers
 
     def table_name(self, stream: str) -> str:
         """Give the name of a stream's table of this kind."""
-        return f"{stream}{self.suffix}"
+        return f"{self.folder}{stream}{self.suffix}"
+
+
+@dataclass(frozen=True)
+class AppendKind(TableKind):
+    """A kind of table to which each batch adds rows, and its verb."""
+
+    concerns: Callable[[Batch], bool] = field(kw_only=True)  # whether the batch holds anything for the table
+    apply: Apply = field(kw_only=True)
 
 
 def _beyond(rows: pa.Table, ahead: Mapping[Partition, int]) -> pa.Table:

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from lakehouse import changes, quarantine
 from lakehouse.kind import TableKind
+from lakehouse.state.columns import current_schema, history_schema, memory_schema
 
-KINDS: tuple[TableKind, ...] = (quarantine.KIND, changes.KIND)
+# The memory of deletes goes before the tables that ask it, so that no crash makes them forget a delete.
+MEMORY = TableKind("memory", "", memory_schema, folder="_tidegate/memory/")
+HISTORY = TableKind("history", "_history", history_schema)
+CURRENT = TableKind("current", "", current_schema)
+STATE = (MEMORY, HISTORY, CURRENT)
+KINDS: tuple[TableKind, ...] = (quarantine.KIND, changes.KIND, *STATE)
 
 
 def other_kinds(tables: tuple[str, ...]) -> tuple[TableKind, ...]:
     """Give the kinds that a contract does not keep (it may have kept them before)."""
-    return tuple(kind for kind in KINDS if kind.name not in tables)
+    kept = {kind.name for kind in kinds_of(tables)}
+    return tuple(kind for kind in KINDS if kind.name not in kept)
 
 
 def kinds_of(tables: tuple[str, ...]) -> tuple[TableKind, ...]:
@@ -19,4 +26,5 @@ def kinds_of(tables: tuple[str, ...]) -> tuple[TableKind, ...]:
     if unknown or not tables:
         known = ", ".join(kind.name for kind in KINDS)
         raise ValueError(f"unknown table kinds {sorted(unknown)}; known are {known}, and a stream keeps at least one")
-    return tuple(kind for kind in KINDS if kind.name in tables)
+    kept = {*tables, MEMORY.name} if CURRENT.name in tables else set(tables)
+    return tuple(kind for kind in KINDS if kind.name in kept)

@@ -8,7 +8,7 @@ from deltalake import CommitProperties, DeltaTable
 from contracts.columns import QUARANTINE
 from contracts.model import Contract
 from lakehouse.appending import append
-from lakehouse.kind import Batch, TableKind
+from lakehouse.kind import AppendKind, Batch
 
 
 def quarantine_schema(contract: Contract) -> pa.Schema:
@@ -26,4 +26,4 @@ def append_rejects(table: DeltaTable, batch: Batch, properties: CommitProperties
     append(table, batch.rejects, properties)
 
 
-KIND = TableKind("quarantine", "_quarantine", quarantine_schema, has_rejects, append_rejects)
+KIND = AppendKind("quarantine", "_quarantine", quarantine_schema, concerns=has_rejects, apply=append_rejects)

@@ -11,8 +11,7 @@ from lakehouse.anchor import AnchorState, Partition
 from lakehouse.errors import FatalError
 from lakehouse.kinds import kinds_of
 from lakehouse.lake import Lake
-from lakehouse.shape import shape_of
-from lakehouse.table import StreamTable
+from lakehouse.tables import tables_of
 
 THREADS = 16  # streams asked at once: each waits for the storage
 
@@ -42,24 +41,21 @@ def standing_of(lake: Lake, contract: Contract, pipeline: str) -> Standing:
     """
     epochs: dict[str, int] = {}
     kinds = kinds_of(contract.tables)
-    tables = [StreamTable(lake, kind, shape_of(kind, contract, {}), pipeline, epochs) for kind in kinds]
+    tables = tables_of(lake, contract, kinds, pipeline, epochs, {})
     versions = {table.name: table.version for table in tables if table.open()}
     anchor = tables[-1]
     state = anchor.state() if anchor.name in versions else None
     if state is None:
         return Standing(versions=versions)
     epochs.update(state.epochs())
-    newest = anchor.delta.history(1)
-    committed = int(newest[0]["timestamp"]) if newest and "timestamp" in newest[0] else None
-    return Standing(state, anchor.progress(state.partitions), versions, committed)
+    return Standing(state, anchor.progress(state.partitions), versions, anchor.committed_ms())
 
 
 def unfit_tables(lake: Lake, pipeline: str, wanted: Sequence[tuple[Contract, Mapping[str, str]]]) -> list[str]:
     """Say what keeps tables that exist from becoming what contracts want, with the keys their masks are pinned to."""
 
     def problem(contract: Contract, pins: Mapping[str, str]) -> str | None:
-        for kind in kinds_of(contract.tables):
-            table = StreamTable(lake, kind, shape_of(kind, contract, pins), pipeline, {})
+        for table in tables_of(lake, contract, kinds_of(contract.tables), pipeline, {}, pins):
             try:
                 if table.open():
                     table.verify()

@@ -8,9 +8,11 @@ import pyarrow as pa
 from deltalake import CommitProperties, DeltaTable, Field
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
+from contracts.columns import QUARANTINE
 from lakehouse.anchor import METADATA_KEY, AnchorState
+from lakehouse.appending import append
 from lakehouse.errors import LakehouseError
-from lakehouse.kind import Apply, Batch, TableKind
+from lakehouse.kind import AppendKind, Apply, Batch
 from lakehouse.lake import Lake
 from lakehouse.progress import Partition, ProgressReader
 from lakehouse.shape import STATISTICS, TableShape
@@ -25,7 +27,7 @@ class StreamTable:
     """Gives one table's progress and state at one snapshot, and commits on top of that snapshot only."""
 
     def __init__(
-        self, lake: Lake, kind: TableKind, shape: TableShape, pipeline: str, epochs: Mapping[str, int]
+        self, lake: Lake, kind: AppendKind, shape: TableShape, pipeline: str, epochs: Mapping[str, int]
     ) -> None:
         self.kind = kind
         self.shape = shape
@@ -121,6 +123,10 @@ class StreamTable:
         """Give the last applied offset of each partition that has one, at the snapshot."""
         return self._progress.read(self.delta, partitions)
 
+    def committed_ms(self) -> int | None:
+        """Give when the snapshot's version was committed (ms); None when the log no longer says it."""
+        return self._tail.committed_ms(self.version)
+
     def state(self) -> AnchorState | None:
         """Give what the newest commit of our pipeline says, at the snapshot; None in a table never filled.
 
@@ -129,18 +135,30 @@ class StreamTable:
         """
         return self._tail.state(self.version)
 
-    def commit(
-        self,
-        batch: Batch,
-        progress: Mapping[Partition, int],
-        state: AnchorState,
-        apply: Apply | None = None,
-    ) -> None:
+    def lacking(self, batch: Batch, cuts: Mapping[Partition, int], lasts: Mapping[Partition, int]) -> Batch | None:
+        """Give what the table still lacks of a batch that begins at cuts, by its own progress; None for nothing.
+
+        Its own progress is ahead when a commit of the anchor failed.
+        """
+        if not self.kind.concerns(batch):
+            return None
+        self.open()
+        left = batch.beyond(self.progress(lasts), cuts)
+        return left if self.kind.concerns(left) else None
+
+    def apply(self, batch: Batch, progress: Mapping[Partition, int], state: AnchorState) -> None:
         """Apply a batch on top of the snapshot by the kind's verb, with the new progress and state in the same commit.
 
         Raises Contested when the snapshot is no longer the newest; LakehouseError when the storage refuses, which may
         leave it open whether the commit was made: progress tells, once it can be read.
         """
+        self._apply(self.kind.apply, batch, progress, state)
+
+    def apply_progress(self, progress: Mapping[Partition, int], state: AnchorState) -> None:
+        """Commit progress alone; raises as apply does."""
+        self._apply(_append_nothing, NOTHING, progress, state)
+
+    def _apply(self, apply: Apply, batch: Batch, progress: Mapping[Partition, int], state: AnchorState) -> None:
         base = self.version
         properties = CommitProperties(
             custom_metadata={METADATA_KEY: state.to_json()},
@@ -148,7 +166,7 @@ class StreamTable:
             app_transactions=self._progress.transactions(progress),
         )
         try:
-            (apply or self.kind.apply)(self.delta, batch, properties)
+            apply(self.delta, batch, properties)
         except CommitFailedError as error:
             # A put that was retried by the client meets its own first try.
             if not self._landed(state.commit):
@@ -181,3 +199,10 @@ class StreamTable:
         with self._lake.explained(f"open table {self.name}"):
             now = self._load()
         raise self._tail.gone_back(before, now.version() if now else None)
+
+
+NOTHING = Batch(pa.table({}), QUARANTINE.empty_table())
+
+
+def _append_nothing(table: DeltaTable, _batch: Batch, properties: CommitProperties) -> None:
+    append(table, pa.schema(table.schema().to_arrow()).empty_table(), properties)

@@ -6,15 +6,9 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable
-
-from contracts.columns import QUARANTINE
 from lakehouse.anchor import AnchorState
-from lakehouse.appending import append
 from lakehouse.errors import PartialTable, TableVanished, TableWentBack
-from lakehouse.kind import Batch
-from lakehouse.table import StreamTable
+from lakehouse.tables import KeptTable
 
 
 @dataclass(frozen=True)
@@ -22,8 +16,8 @@ class TableSet:
     """The tables that a contract keeps, in commit order, and those of other kinds that it may have kept before."""
 
     stream: str
-    kept: Sequence[StreamTable]
-    former: Sequence[StreamTable]
+    kept: Sequence[KeptTable]
+    former: Sequence[KeptTable]
 
     def prepare(self, *, accept_partial: bool) -> None:
         """Open or create the kept tables, and bring them to the contract's shape.
@@ -47,7 +41,7 @@ class TableSet:
                 leader = there.get(kind) or former[kind]
                 self._level(leader, state, {*state.tables, *(table.kind.name for table in missing)})
 
-    def _level(self, leader: StreamTable, state: AnchorState, followers: set[str]) -> None:
+    def _level(self, leader: KeptTable, state: AnchorState, followers: set[str]) -> None:
         """Bring the tables that were committed before their anchor to its progress, by commits without rows.
 
         While the set stays as it is, a table with nothing to write lags behind its anchor; a later anchor must not.
@@ -57,9 +51,9 @@ class TableSet:
             own = table.progress(reached)
             ahead = {p: offset for p, offset in reached.items() if offset > own.get(p, -1)}
             if table.kind.name in followers and ahead and leader is not self.kept[-1]:
-                table.commit(NOTHING, ahead, replace(state, commit=uuid.uuid4().hex, tables={}), _append_nothing)
+                table.apply_progress(ahead, replace(state, commit=uuid.uuid4().hex, tables={}))
 
-    def _verify_absence(self, table: StreamTable, states: Mapping[str, AnchorState], accept_partial: bool) -> None:
+    def _verify_absence(self, table: KeptTable, states: Mapping[str, AnchorState], accept_partial: bool) -> None:
         """Raise when a table that is not there ought to be, or would lack what the others hold."""
         for kind, state in states.items():
             if table.kind.name in state.tables:
@@ -75,15 +69,7 @@ class TableSet:
             )
 
 
-NOTHING = Batch(pa.table({}), QUARANTINE.empty_table())
-
-
-def _append_nothing(table: DeltaTable, _batch: Batch, properties: CommitProperties) -> None:
-    """Commit progress alone."""
-    append(table, pa.schema(table.schema().to_arrow()).empty_table(), properties)
-
-
-def _verify_not_older(there: Mapping[str, StreamTable], state: AnchorState) -> None:
+def _verify_not_older(there: Mapping[str, KeptTable], state: AnchorState) -> None:
     """Raise when a table is older than, or another than, the one the anchor's last commit saw."""
     for kind, (table_id, version) in state.tables.items():
         table = there.get(kind)

@@ -48,7 +48,8 @@ def judge(contract: Contract, loaded: Loaded, state: AnchorState, epochs: Mappin
     for field, column in zip(COMMITTED_META, columns, strict=True):
         rows = rows.append_column(field, pa.chunked_array([column], field.type))
     after = _after(before, lateness.seen, positions)
-    return Judged(Batch(rows, loaded.rejects), counts, lateness.seen.watermark, after)
+    highest = {p: (s.major, s.minor // 2) for p, s in before.items() if s.major is not None and s.minor is not None}
+    return Judged(Batch(rows, loaded.rejects, loaded.withheld, highest), counts, lateness.seen.watermark, after)
 
 
 def _begun(loaded: Loaded, state: AnchorState, epochs: Mapping[str, int]) -> dict[Partition, PartitionState]:

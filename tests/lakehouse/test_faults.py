@@ -134,7 +134,7 @@ def test_a_crash_between_two_tables_is_made_good_by_the_retry(lake: Lake, monkey
     stream = committed(lake, 0)
     refs = write(lake, section([row(1)], [reject(2)]))
     with monkeypatch.context() as crash:
-        crash.setattr(stream.anchor, "commit", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        crash.setattr(stream.anchor, "apply", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             stream.commit(refs, gaps=no_gaps, now_ms=NOW)
     assert offsets(lake, "orders_quarantine") == [(0, 2)] and offsets(lake) == [(0, 0)]

@@ -1,0 +1,99 @@
+"""How two changes of one key compare: by where they stand in their source, never by when they arrived. Pure.
+
+A change's rank is a pair of int64 that compares as a pair:
+
+    (epoch of the topic << 56 | major, minor * 4 + half)
+
+- major and minor are what refine read from the source (udfs/position.py, one implementation per database). PostgreSQL:
+  LSN of the last commit, LSN of the change. Transactions are sent in commit order, so that the pair rises with the
+  truth even where the LSN alone does not (a change written early and committed late).
+- half is 1 for the create of a key change, which shares its position with the delete of the old key, and 2 for a row of
+  an incremental snapshot, which says what the row was after the newest change before it.
+- A row of an initial snapshot has no major: it ranks before every change that was committed after the snapshot,
+  as (its LSN, 0). A streamed change without a major (the first transaction of a connector) has its own LSN as major.
+- A row without any position takes the highest one that its partition brought before.
+- The epoch counts the lives of a topic: after a restored database positions begin again, its changes go to a topic made
+  again, and the new epoch ranks above all of the old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from lakehouse.groups import NONE, Ints, Partition, group_rows, int64s
+
+EPOCH_SHIFT = 56
+HALVES = 4
+KEY_CHANGE, BESIDE_THE_LOG = 1, 2
+LOWEST = -(1 << 62)  # below every rank
+
+
+def rank(rows: pa.Table, epochs: Mapping[str, int], highest: Mapping[Partition, tuple[int, int]]) -> tuple[Ints, Ints]:
+    """Give the ranks of rows that have positions, _snapshot, _previous_key and Kafka coordinates.
+
+    highest: each partition's highest position (major, minor as the source says) before these rows.
+    """
+    major, minor = int64s(rows["_position_major"]), int64s(rows["_position_minor"])
+    snapshot = rows["_snapshot"]
+    beside = _beside_the_log(snapshot)
+    read = np.zeros(len(rows), np.bool_) if snapshot.null_count == len(rows) else _held(snapshot) & ~beside
+    major, minor = _completed(rows, major, minor, highest)
+    initial = read & (major == NONE)
+    half = np.where(_held(rows["_previous_key"]), KEY_CHANGE, 0) + np.where(beside, BESIDE_THE_LOG, 0)
+    ranked = np.where(initial, 0, minor * HALVES + half)
+    major = np.where(major == NONE, minor, major)
+    return major + _epochs(rows, epochs), ranked
+
+
+def _completed(
+    rows: pa.Table, major: Ints, minor: Ints, highest: Mapping[Partition, tuple[int, int]]
+) -> tuple[Ints, Ints]:
+    """Give rows without any position the highest one their partition has brought so far."""
+    missing = minor == NONE
+    if not missing.any():
+        return major, minor
+    topics = tuple(str(topic) for topic in pc.unique(rows["_topic"]).to_pylist())
+    groups = group_rows(rows, topics)
+    majors, minors, lacks = groups.ordered(major), groups.ordered(minor), groups.ordered(missing)
+    majors, minors = np.where(majors == NONE, minors, majors), minors.copy()
+    for partition, own in groups:
+        before = highest.get(partition, (0, 0))
+        held = np.concatenate(([before], np.stack([majors[own], minors[own]], axis=1)))
+        order = np.lexsort((held[:, 1], held[:, 0]))
+        ranks = np.empty(len(held), np.int64)
+        ranks[order] = np.arange(len(held))
+        filled = held[order][np.maximum.accumulate(ranks)[:-1]]
+        majors[own] = np.where(lacks[own], filled[:, 0], majors[own])
+        minors[own] = np.where(lacks[own], filled[:, 1], minors[own])
+    completed = groups.scattered(majors), groups.scattered(minors)
+    return np.where(missing, completed[0], major), np.where(missing, completed[1], minor)
+
+
+def _epochs(rows: pa.Table, epochs: Mapping[str, int]) -> Ints | np.int64:
+    if not any(epochs.values()):
+        return np.int64(0)
+    topics = pa.array(sorted(epochs), pa.string())
+    values = np.array([epochs[topic] for topic in sorted(epochs)] + [0], np.int64)
+    which = pc.fill_null(pc.index_in(rows["_topic"], value_set=topics), len(topics)).to_numpy()
+    lifted: Ints = values[which] << EPOCH_SHIFT
+    return lifted
+
+
+def _beside_the_log(snapshot: pa.ChunkedArray) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    if snapshot.null_count == len(snapshot):
+        return np.zeros(len(snapshot), np.bool_)
+    marks: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = pc.fill_null(
+        pc.equal(snapshot, "incremental"), False
+    ).to_numpy()
+    return marks
+
+
+def _held(column: pa.ChunkedArray) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    if column.null_count == len(column):
+        return np.zeros(len(column), np.bool_)
+    marks: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = pc.is_valid(column).to_numpy()
+    return marks

@@ -1,0 +1,271 @@
+"""What a batch does to <stream> (one row per key) and to the memory of deletes. Reads stored rows only where it must.
+
+Most keys are simple: their newest change says the whole row, and the index knows that it is newer than the stored one.
+The others are settled from all candidates of their keys (lakehouse.state.candidates).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from contracts.model import Contract
+from lakehouse.groups import NONE, Flags, Ints
+from lakehouse.merge.keys import Keys
+from lakehouse.state.candidates import NEW, NOWHERE, Candidates, Rows, assembled
+from lakehouse.state.columns import CURRENT_META, REST, current_schema, memory_schema, toastable
+from lakehouse.state.events import ALIVE, DEAD, NOTE, Events, lists_of
+from lakehouse.state.indexed import REMEMBERS, Change, IndexedTable
+from lakehouse.state.known import Known, gather_known
+from lakehouse.state.memo import write_memo
+from lakehouse.state.settling import Sources, memo_of, shaped, unchanged
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a batch does to both tables."""
+
+    current: Change
+    memory: Change
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """A batch's keys: each event's group, and what the tables know of each group."""
+
+    keys: Keys  # of the groups
+    of: Ints  # event -> group
+    last: Rows  # group -> its newest event, -1 for a group of notes only
+    newer: Flags  # group -> the newest event stands above what the tables hold
+    location: Ints  # group -> its row in current, NONE when there is none
+    complex: Flags
+
+
+class Current:
+    """Tells what batches do to a stream's current table and memory."""
+
+    def __init__(self, contract: Contract, current: IndexedTable, memory: IndexedTable) -> None:
+        self.contract, self.current, self.memory = contract, current, memory
+        self._soft = contract.state.soft_deletes
+        self._columns = (*toastable(contract), REST) if self._soft else toastable(contract)
+        self._schema, self._memory_schema = current_schema(contract), memory_schema(contract)
+
+    def outcome(self, events: Events, now_us: int) -> Outcome:
+        """Give the changes that the events make, on top of the tables' snapshots. now_us: when deletes are recorded."""
+        groups = self._groups(events)
+        simple = ~groups.complex & groups.newer
+        last = groups.last[simple]
+        alive = events.what[last] == ALIVE
+        rows = [self._plain_rows(events, last[alive])]
+        removed = [groups.location[simple & (groups.location != NONE)]]
+        deletes = np.flatnonzero((events.what == DEAD) & ~groups.complex[groups.of])
+        deletes = deletes[~events.weak[deletes] | self._was_there(events, groups)[groups.of[deletes]]]
+        records = [self._plain_records(events, self._unrecorded(events, deletes), now_us)]
+        if groups.complex.any():
+            settled = self._settled(events, groups, now_us)
+            rows.append(settled.current.append)
+            removed.append(settled.current.remove)
+            records.append(settled.memory.append)
+            forgotten = settled.memory.remove
+        else:
+            forgotten = np.zeros(0, np.int64)
+        return Outcome(
+            Change(pa.concat_tables(rows), np.concatenate(removed)), Change(pa.concat_tables(records), forgotten)
+        )
+
+    @staticmethod
+    def _was_there(events: Events, groups: _Groups) -> Flags:
+        """Mark the groups that have, or had in this batch, a row: what leaves the filter there is worth a record."""
+        there: Flags = groups.location != NONE
+        there[groups.of[events.what == ALIVE]] = True
+        return there
+
+    def _groups(self, events: Events) -> _Groups:
+        of, first = events.keys.groups()
+        keys = events.keys.take(first)
+        location = np.full(len(keys), NONE, np.int64)
+        top = np.full((len(keys), 2), NONE, np.int64)
+        hits = self.current.find(keys)
+        location[hits.asked] = hits.entries.location
+        top[hits.asked] = np.stack([hits.entries.major, hits.entries.minor], axis=1)
+        remembered = self._ask_memory(events, of, keys, location, top)
+        last = _newest(events, of, len(keys))
+        spoken = np.flatnonzero(last >= 0)
+        major, minor = events.major[last[spoken]], events.minor[last[spoken]]
+        newer = np.zeros(len(keys), np.bool_)
+        newer[spoken] = (major > top[spoken, 0]) | ((major == top[spoken, 0]) & (minor > top[spoken, 1]))
+        return _Groups(keys, of, last, newer, location, remembered | self._complex(events, of, last, location))
+
+    def _ask_memory(self, events: Events, of: Ints, keys: Keys, location: Ints, top: Ints) -> Flags:
+        """Raise the tops of keys without a row to their last delete; mark keys whose records a change may concern."""
+        asked = location == NONE
+        if self._columns:
+            major, minor = top[of, 0], top[of, 1]
+            late = (events.major < major) | ((events.major == major) & (events.minor < minor))
+            asked[of[late]] = True
+        ask = np.flatnonzero(asked)
+        hits = self.memory.find(keys.take(ask))  # by asked key and position: of several assignments the newest stays
+        position = np.stack([hits.entries.major, hits.entries.minor], axis=1)
+        away = location[ask[hits.asked]] == NONE
+        top[ask[hits.asked[away]]] = position[away]
+        marks = np.zeros(len(keys), np.bool_)
+        marks[ask[hits.asked[(hits.entries.location & REMEMBERS) != 0]]] = True
+        return marks
+
+    def _complex(self, events: Events, of: Ints, last: Rows, location: Ints) -> Flags:
+        """Mark the groups whose outcome the newest event alone does not tell."""
+        marked: Flags = (location != NONE) & ((location & REMEMBERS) != 0)
+        marked[of[events.what == NOTE]] = True
+        spoken = np.flatnonzero(last >= 0)
+        for marks in events.unset.values():
+            marked[spoken[marks[last[spoken]]]] = True
+        if self._columns:
+            marked[of[events.linked_in | events.linked_out]] = True
+        if self._soft:
+            marked[spoken[events.what[last[spoken]] == DEAD]] = True
+        return marked
+
+    def _unrecorded(self, events: Events, deletes: Rows) -> Rows:
+        """Give of these deletes one of each position that the memory does not hold."""
+        if not len(deletes):
+            return deletes
+        of, _ = events.keys.take(deletes).groups()
+        order = np.lexsort((events.minor[deletes], events.major[deletes], of))
+        place = np.stack([of, events.major[deletes], events.minor[deletes]], axis=1)[order]
+        new = np.ones(len(order), np.bool_)
+        new[1:] = (place[1:] != place[:-1]).any(axis=1)
+        deletes = deletes[np.sort(order[new])]
+        held = self.memory.find(events.keys.take(deletes))
+        same = (held.entries.major == events.major[deletes][held.asked]) & (
+            held.entries.minor == events.minor[deletes][held.asked]
+        )
+        known = np.zeros(len(deletes), np.bool_)
+        known[held.asked[same]] = True
+        return deletes[~known]
+
+    def _plain_rows(self, events: Events, where: Rows) -> pa.Table:
+        """Give rows of current that events say whole."""
+        count = len(where)
+        ranks = {"_order_major": events.major[where], "_order_minor": events.minor[where]}
+        plain = {"_stale": pa.repeat(False, count), "_deleted": pa.repeat(False, count)}
+        return shaped(events.rows.take(pa.array(where)), self._schema, {**ranks, **plain})
+
+    def _plain_records(self, events: Events, where: Rows, now_us: int) -> pa.Table:
+        """Give records of deletes after which nobody asks for the row's values."""
+        rows = events.rows.take(pa.array(where))
+        for name in toastable(self.contract):
+            rows = rows.drop_columns([name])
+        return _records(rows, events.major[where], events.minor[where], self._memory_schema, now_us)
+
+    def _settled(self, events: Events, groups: _Groups, now_us: int) -> Outcome:
+        """Settle the complex groups from all that is known of their keys."""
+        chosen = np.flatnonzero(groups.complex[groups.of])
+        number = np.cumsum(groups.complex) - 1
+        known = gather_known(
+            self.contract,
+            events.take(chosen),
+            number[groups.of[chosen]],
+            groups.keys.take(groups.complex),
+            (self.current, self.memory),
+            self._columns,
+        )
+        candidates = known.candidates
+        sources = {name: candidates.sources(name, known.links) for name in self._columns}
+        return Outcome(self._rows(candidates, known, sources), self._records(candidates, known, sources, now_us))
+
+    def _rows(self, c: Candidates, known: Known, sources: Sources) -> Change:
+        """Give what becomes of the groups' rows in current."""
+        last = c.last
+        there = np.flatnonzero(last >= 0)
+        winner = last[there]
+        gone = c.what[winner] == DEAD
+        keeps = ~gone | np.bool_(self._soft)
+        stored = known.location[there]  # of the group's row in current, NONE
+        stale = _stale(c, known, there, winner, gone)
+        position = np.stack([c.major[winner], c.minor[winner]], axis=1)
+        same = (stored != NONE) & (c.location[winner] != NEW) & (position == known.top[there]).all(1)
+        same &= unchanged(c, known, winner, sources) & (stale == known.stale_before[there]).all(1)
+        if self._soft:  # nothing was ever said of the row
+            keeps &= ~gone | (sources[REST][1][winner] != NOWHERE)
+        put = keeps & ~same
+        remove = stored[(stored != NONE) & (put | ~keeps)]
+        return Change(self._assembled(c, known, winner[put], stale[put], sources, gone[put]), remove)
+
+    def _assembled(
+        self, c: Candidates, known: Known, winner: Rows, stale: Ints, sources: Sources, gone: Flags
+    ) -> pa.Table:
+        values = {name: value[winner] for name, (_, value) in sources.items() if name != REST}
+        base = winner
+        if self._soft:  # a deleted row keeps what it last said, but for what the delete itself says
+            rest = sources[REST][1][winner]
+            base = np.where(gone & (rest != NOWHERE), rest, winner)
+        rows = assembled(c.rows, base, values)
+        for name in CURRENT_META.names if self._soft else ():
+            place = rows.schema.get_field_index(name)
+            rows = rows.set_column(place, rows.schema.field(name), c.rows[name].take(pa.array(winner)))
+        pending = {name: value == NOWHERE for name, value in values.items()}
+        pending = {name: marks & ~(gone & (winner == base)) for name, marks in pending.items()}
+        at = {name: (own[winner], value[winner]) for name, (own, value) in sources.items()}
+        told = {
+            "_order_major": c.major[winner],
+            "_order_minor": c.minor[winner],
+            "_stale": pa.array(stale[:, 0] != NONE),
+            "_deleted": pa.array(gone),
+            "_pending": lists_of(pending, len(winner)),
+            "_memo": write_memo(memo_of(c, known, winner, stale, at), len(winner)),
+        }
+        return shaped(rows, self._schema, told)
+
+    def _records(self, c: Candidates, known: Known, sources: Sources, now_us: int) -> Change:
+        """Give the records of new deletes, and those whose values a late change corrected."""
+        was_there = np.zeros(len(c.last), np.bool_)
+        was_there[c.group[c.counts & (c.what == ALIVE)]] = True
+        deletes = c.counts & (c.what == DEAD) & known.recorded & (~known.weak | was_there[c.group])
+        toast = {name: sources[name] for name in self._columns if name != REST}
+        ends = np.flatnonzero(deletes)
+        new = c.location[ends] < 0
+        changed = ~new & known.linked_out[ends] & ~unchanged(c, known, ends, toast)
+        write = ends[new | changed]
+        out = known.linked_out[write]
+        values = {name: np.where(out, value[write], NOWHERE) for name, (_, value) in toast.items()}
+        rows = assembled(c.rows, write, values)
+        pending = {name: out & (value == NOWHERE) for name, value in values.items()}
+        stale = np.full((len(write), 2), NONE, np.int64)
+        nothing = {name: (np.where(out, own[write], NOWHERE), value[write]) for name, (own, value) in toast.items()}
+        told = {
+            "_pending": lists_of(pending, len(write)),
+            "_memo": write_memo(memo_of(c, known, write, stale, nothing), len(write)),
+        }
+        records = _records(rows, c.major[write], c.minor[write], self._memory_schema, now_us, told)
+        return Change(records, c.location[ends[changed]])
+
+
+def _newest(events: Events, of: Ints, count: int) -> Rows:
+    """Give per group its newest row or delete, -1 where there are only notes."""
+    spoken = np.flatnonzero(events.what != NOTE)
+    order = spoken[np.lexsort((events.minor[spoken], events.major[spoken], of[spoken]))]
+    last = np.full(count, -1, np.intp)
+    last[of[order]] = order
+    return last
+
+
+def _stale(c: Candidates, known: Known, there: Rows, winner: Rows, gone: Flags) -> Ints:
+    """Give per group the position of the change that waits above its row, NONE where none does."""
+    major, minor = (values[there] for values in c.stale(known.stale))
+    above = (major > c.major[winner]) | ((major == c.major[winner]) & (minor > c.minor[winner]))
+    waits = above & ~gone
+    return np.stack([np.where(waits, major, NONE), np.where(waits, minor, NONE)], axis=1)
+
+
+def _records(
+    rows: pa.Table, major: Ints, minor: Ints, schema: pa.Schema, now_us: int, told: dict[str, object] | None = None
+) -> pa.Table:
+    columns: dict[str, object] = {"_order_major": major, "_order_minor": minor, **(told or {})}
+    columns["_recorded_at"] = pa.repeat(pa.scalar(now_us, pa.int64()), len(rows)).cast(
+        schema.field("_recorded_at").type
+    )
+    if "_time" not in rows.column_names:
+        columns["_time"] = pa.compute.coalesce(rows["_source_time"], rows["_event_time"])
+    return shaped(rows, schema, columns)

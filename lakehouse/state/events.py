@@ -1,0 +1,166 @@
+"""What a batch says about keys: the changes of rows, and those withheld from the table of changes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contracts.model import Contract
+from lakehouse.groups import Flags, Ints, Partition
+from lakehouse.merge.keys import Keys, keys_of
+from lakehouse.order import rank
+from lakehouse.state.columns import key_names
+
+ALIVE, DEAD, NOTE, CELL = 0, 1, 2, 3  # what an event says: the row is so; it is gone; a change waits; one column is so
+DELETES = pa.array(["d"])
+
+
+@dataclass(frozen=True)
+class Events:
+    """Events of keys; `rows` holds the contract's columns and the change's own (those a source lacks are null)."""
+
+    rows: pa.Table
+    keys: Keys
+    major: Ints
+    minor: Ints
+    what: npt.NDArray[np.int8]
+    weak: Flags  # a delete that is only told of while the key is there: rows that leave the filter
+    unset: Mapping[str, Flags]  # column -> not sent by this event
+
+    def __len__(self) -> int:
+        return len(self.major)
+
+    def take(self, where: npt.NDArray[np.intp]) -> Events:
+        """Give some of the events."""
+        unset = {name: marks[where] for name, marks in self.unset.items()}
+        return Events(
+            self.rows.take(pa.array(where)),
+            self.keys.take(where),
+            self.major[where],
+            self.minor[where],
+            self.what[where],
+            self.weak[where],
+            {name: marks for name, marks in unset.items() if marks.any()},
+        )
+
+    @property
+    def linked_in(self) -> Flags:
+        """Mark the creates of key changes: their row stood under another key before."""
+        marks: Flags = held(self.rows["_previous_key"]) & (self.what == ALIVE)
+        return marks
+
+    @property
+    def linked_out(self) -> Flags:
+        """Mark the deletes of key changes: their row goes on under another key."""
+        marks: Flags = held(self.rows["_next_key"]) & (self.what == DEAD)
+        return marks
+
+
+def events_of(
+    contract: Contract,
+    rows: pa.Table,
+    withheld: pa.Table,
+    epochs: Mapping[str, int],
+    highest: Mapping[Partition, tuple[int, int]],
+) -> Events:
+    """Give the events of a batch's accepted rows (truncates left out) and of its withheld changes."""
+    truncates = pc.equal(rows["_op"], "t")
+    if pc.any(truncates).as_py():
+        rows = rows.filter(pc.invert(truncates))
+    major, minor = rank(rows, epochs, highest)
+    what = np.where(_equal(rows["_op"], DELETES), DEAD, ALIVE).astype(np.int8)
+    weak = np.zeros(len(rows), np.bool_)
+    unset = unset_of(rows["_unset"])
+    if len(withheld):
+        told, waits = _withheld(withheld)
+        also = rank(withheld, epochs, highest)
+        major, minor = np.concatenate([major, also[0]]), np.concatenate([minor, also[1]])
+        what = np.concatenate([what, np.where(waits, NOTE, DEAD).astype(np.int8)])
+        weak = np.concatenate([weak, ~waits])
+        unset = {name: np.concatenate([marks, np.zeros(len(told), np.bool_)]) for name, marks in unset.items()}
+        rows = pa.concat_tables([rows, told], promote_options="default")
+    keys = keys_of([rows[name] for name in key_names(contract)])
+    return Events(rows, keys, major, minor, what, weak, unset)
+
+
+def _withheld(withheld: pa.Table) -> tuple[pa.Table, Flags]:
+    """Give the withheld changes as rows, and mark those that wait in quarantine or were dropped."""
+    return withheld.drop_columns(["_kind"]), ~_equal(withheld["_kind"], pa.array(["filtered"]))
+
+
+def unset_of(lists: pa.ChunkedArray) -> dict[str, Flags]:
+    """Give, by column, which rows name it in their list."""
+    if lists.null_count == len(lists):
+        return {}
+    whole = lists.combine_chunks()
+    names, parents = whole.flatten(), pc.list_parent_indices(whole).to_numpy()
+    encoded = names.dictionary_encode()
+    marks: dict[str, Flags] = {}
+    codes = encoded.indices.to_numpy(zero_copy_only=False)
+    for code, name in enumerate(encoded.dictionary.to_pylist()):
+        marks[name] = np.zeros(len(lists), np.bool_)
+        marks[name][parents[codes == code]] = True
+    return marks
+
+
+def lists_of(marks: Mapping[str, Flags], length: int) -> pa.Array:
+    """Give per row the names marked, null where there are none: the opposite of unset_of."""
+    named = {name: flags for name, flags in marks.items() if flags.any()}
+    if not named:
+        return pa.nulls(length, pa.list_(pa.string()))
+    rows = np.concatenate([np.flatnonzero(flags) for flags in named.values()])
+    which = np.repeat(np.arange(len(named)), [int(flags.sum()) for flags in named.values()])
+    order = np.argsort(rows, kind="stable")
+    names = pa.array(list(named), pa.string()).take(pa.array(which[order]))
+    return lists_at(rows[order], names, length)
+
+
+def lists_at(rows: npt.NDArray[np.intp], values: pa.Array, length: int) -> pa.ListArray:
+    """Give lists of values by ascending row, null for rows without a value."""
+    counts = np.bincount(rows, minlength=length)
+    ends = np.cumsum(counts, dtype=np.int32)
+    offsets = pa.array(np.concatenate(([0], ends)).astype(np.int32), mask=np.concatenate((counts == 0, [False])))
+    return pa.ListArray.from_arrays(offsets, values)
+
+
+def _equal(column: pa.ChunkedArray, to: pa.Array) -> Flags:
+    marks: Flags = pc.is_in(column, value_set=to).to_numpy()
+    return marks
+
+
+def held(column: pa.ChunkedArray) -> Flags:
+    """Mark the values that are not null."""
+    if column.null_count == len(column):
+        return np.zeros(len(column), np.bool_)
+    marks: Flags = pc.is_valid(column).to_numpy()
+    return marks
+
+
+def parsed_keys(texts: Sequence[str], contract: Contract, schema: pa.Schema) -> pa.Table:
+    """Give keys written as JSON objects (as _previous_key and _next_key hold them) as the key's columns, typed.
+
+    A key that lacks a column, or has one of another type, is left out: such a link leads nowhere.
+    """
+    fields = [schema.field(name) for name in key_names(contract)]
+    read = [orjson.loads(text) for text in texts]  # key changes are rare
+    columns = [_typed([key.get(field.name) for key in read], field.type) for field in fields]
+    return pa.table(columns, pa.schema(fields))
+
+
+def _typed(values: list[object], kind: pa.DataType) -> pa.Array:
+    try:
+        if pa.types.is_binary(kind):
+            return pa.array([None if v is None else bytes.fromhex(str(v)) for v in values], kind)
+        if pa.types.is_string(kind):
+            return pa.array([v if v is None or isinstance(v, str) else orjson.dumps(v).decode() for v in values], kind)
+        if any(isinstance(value, str) for value in values):
+            return pa.array([None if v is None else str(v) for v in values], pa.string()).cast(kind)
+        return pa.array(values, kind)
+    except (pa.ArrowException, ValueError, TypeError, OverflowError):
+        return pa.nulls(1, kind) if len(values) == 1 else pa.concat_arrays([_typed([v], kind) for v in values])

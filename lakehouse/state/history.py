@@ -1,0 +1,179 @@
+"""What a batch does to <stream>_history: one row per version of a key, from its change to the next one (SCD type 2).
+
+Changes above all that is stored of their key are simple: they close the open version and append theirs. A change that
+comes late splits a version, and may give values to those after it: its key is settled from all its versions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contracts.model import Contract
+from lakehouse.groups import NONE, Flags, Ints
+from lakehouse.merge.keys import Keys
+from lakehouse.state.candidates import NEW, NOWHERE, Candidates, Rows, assembled
+from lakehouse.state.columns import history_schema, toastable
+from lakehouse.state.events import ALIVE, NOTE, Events, lists_of
+from lakehouse.state.indexed import CLOSED, FLAGS, REMEMBERS, Change, IndexedTable
+from lakehouse.state.known import gather_known
+from lakehouse.state.memo import write_memo
+from lakehouse.state.settling import memo_of, shaped, unchanged
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """A batch's keys, and what the tables know of each."""
+
+    keys: Keys
+    of: Ints  # event -> group
+    open: Ints  # group -> its open version, NONE
+    complex: Flags
+
+
+class History:
+    """Tells what batches do to a stream's history."""
+
+    def __init__(self, contract: Contract, history: IndexedTable, memory: IndexedTable) -> None:
+        self.contract, self.history, self.memory = contract, history, memory
+        self._columns = toastable(contract)
+        self._schema = history_schema(contract)
+
+    def outcome(self, events: Events) -> Change:
+        """Give the change that the events make, on top of the snapshots of history and memory."""
+        events = events.take(np.flatnonzero(events.what != NOTE))  # what waits in quarantine is no version
+        groups = self._groups(events)
+        change = self._continued(events, groups)
+        if not groups.complex.any():
+            return change
+        settled = self._settled(events, groups)
+        return Change(
+            pa.concat_tables([change.append, settled.append]), np.concatenate([change.remove, settled.remove])
+        )
+
+    def _groups(self, events: Events) -> _Groups:
+        of, first = events.keys.groups()
+        keys = events.keys.take(first)
+        top, open_version = np.full((len(keys), 2), NONE, np.int64), np.full(len(keys), NONE, np.int64)
+        marked = np.zeros(len(keys), np.bool_)
+        for table in (self.memory, self.history):  # hits by key and position: of several assignments the newest stays
+            hits = table.find(keys)
+            position = np.stack([hits.entries.major, hits.entries.minor], axis=1)
+            above = _above(position, top[hits.asked])
+            top[hits.asked[above]] = position[above]
+            marked[hits.asked[(hits.entries.location & REMEMBERS) != 0]] = True
+        open_version[hits.asked] = np.where((hits.entries.location & CLOSED) == 0, hits.entries.location, NONE)
+        position = np.stack([events.major, events.minor], axis=1)
+        marked[of[~_above(position, top[of])]] = True
+        for marks in events.unset.values():
+            marked[of[marks]] = True
+        if self._columns:
+            marked[of[events.linked_in | events.linked_out]] = True
+        return _Groups(keys, of, open_version, marked)
+
+    def _continued(self, events: Events, groups: _Groups) -> Change:
+        """Give the versions of simple keys, and their open ones closed."""
+        order = np.lexsort((events.minor, events.major, groups.of))
+        order = order[~groups.complex[groups.of[order]]]
+        group = groups.of[order]
+        same_key = group[1:] == group[:-1]
+        again = np.zeros(len(order), np.bool_)
+        again[1:] = same_key & (np.diff(events.major[order]) == 0) & (np.diff(events.minor[order]) == 0)
+        order, group = order[~again], group[~again]
+        first = np.ones(len(order), np.bool_)
+        first[1:] = group[1:] != group[:-1]
+        times = _times(events.rows).take(pa.array(order))
+        follows = np.arange(1, len(order) + 1)
+        follows[:-1][first[1:]] = NOWHERE
+        follows[-1:] = NOWHERE
+        alive = events.what[order] == ALIVE
+        made = self._versions(events, order[alive], times.filter(pa.array(alive)), _at(times, follows[alive]))
+        closing = np.flatnonzero(first & (groups.open[group] != NONE))
+        stored = groups.open[group[closing]]
+        closed = self._closed(self.history.rows(stored), times.take(pa.array(closing)))
+        return Change(pa.concat_tables([closed, made]), stored)
+
+    def _versions(self, events: Events, where: Rows, begin: pa.Array, end: pa.Array) -> pa.Table:
+        told = {
+            "_valid_from": begin,
+            "_valid_to": end,
+            "_is_current": end.is_null(),
+            "_order_major": events.major[where],
+            "_order_minor": events.minor[where],
+        }
+        return shaped(events.rows.take(pa.array(where)), self._schema, told)
+
+    def _closed(self, rows: pa.Table, end: pa.Array) -> pa.Table:
+        return shaped(rows, self._schema, {"_valid_to": end, "_is_current": pa.repeat(False, len(rows))})
+
+    def _settled(self, events: Events, groups: _Groups) -> Change:
+        """Settle the other keys from all their versions."""
+        chosen = np.flatnonzero(groups.complex[groups.of])
+        number = np.cumsum(groups.complex) - 1
+        known = gather_known(
+            self.contract,
+            events.take(chosen),
+            number[groups.of[chosen]],
+            groups.keys.take(groups.complex),
+            (self.history, self.memory),
+            self._columns,
+        )
+        c = known.candidates
+        sources = {name: c.sources(name, known.links) for name in self._columns}
+        times = _times(c.rows)
+        versions = np.flatnonzero(c.counts & (c.what == ALIVE))
+        end = _at(times, _followers(c)[versions])
+        stored = c.location[versions] != NEW
+        same = stored & unchanged(c, known, versions, sources) & _equal(c.rows["_valid_to"], versions, end)
+        write = versions[~same]
+        at = {name: (own[write], value[write]) for name, (own, value) in sources.items()}
+        end = end.filter(pa.array(~same))
+        rows = assembled(c.rows, write, {name: value for name, (_, value) in at.items()})
+        told = {
+            "_valid_from": times.take(pa.array(write)),
+            "_valid_to": end,
+            "_is_current": end.is_null(),
+            "_order_major": c.major[write],
+            "_order_minor": c.minor[write],
+            "_pending": lists_of({name: value == NOWHERE for name, (_, value) in at.items()}, len(write)),
+            "_memo": write_memo(memo_of(c, known, write, np.full((len(write), 2), NONE, np.int64), at), len(write)),
+        }
+        return Change(shaped(rows, self._schema, told), c.location[versions[stored & ~same]] & ~FLAGS)
+
+
+def _followers(c: Candidates) -> Rows:
+    """Give for each row or delete that counts the next one of its key, NOWHERE for the last."""
+    order = c.order[c.counts[c.order]]
+    follows = np.full(len(c), NOWHERE, np.intp)
+    same = c.group[order][1:] == c.group[order][:-1]
+    follows[order[:-1][same]] = order[1:][same]
+    return follows
+
+
+def _times(rows: pa.Table) -> pa.Array:
+    """Give when changes happened: when the source committed, else the event time."""
+    times = pc.coalesce(rows["_source_time"], rows["_event_time"])
+    return times.combine_chunks() if isinstance(times, pa.ChunkedArray) else times
+
+
+def _at(times: pa.Array, where: Rows) -> pa.Array:
+    """Give times at places, null for NOWHERE."""
+    return (
+        times.take(pa.array(np.maximum(where, 0), mask=where < 0)) if len(times) else pa.nulls(len(where), times.type)
+    )
+
+
+def _above(position: Ints, other: Ints) -> Flags:
+    marks: Flags = (position[:, 0] > other[:, 0]) | ((position[:, 0] == other[:, 0]) & (position[:, 1] > other[:, 1]))
+    return marks
+
+
+def _equal(column: pa.ChunkedArray, where: Rows, values: pa.Array) -> Flags:
+    """Mark where a column's values equal others, null equal to null."""
+    held = column.take(pa.array(where)).combine_chunks()
+    both = pc.and_(held.is_null(), values.is_null())
+    marks: Flags = pc.or_(pc.fill_null(pc.equal(held, values), False), both).to_numpy(zero_copy_only=False)
+    return marks

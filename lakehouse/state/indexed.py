@@ -1,0 +1,135 @@
+"""A merge-on-read table with the index of its keys: find, read and change rows by key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from lakehouse.anchor import AnchorState
+from lakehouse.groups import Flags, Ints, Partition
+from lakehouse.merge.index import GONE, Entries, Hits, KeyIndex
+from lakehouse.merge.keys import Keys, keys_of
+from lakehouse.merge.merge_table import MergeTable
+from lakehouse.state.memo import remembers
+
+REMEMBERS = 1 << 62  # in an entry's location: the row has a memo, and must be read before its key is judged
+CLOSED = 1 << 61  # the row is a version that another has followed
+FLAGS = REMEMBERS | CLOSED
+ROW_BITS = 32
+ROW = (1 << ROW_BITS) - 1
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one commit does to a table: rows to append, locations to mark deleted."""
+
+    append: pa.Table
+    remove: Ints
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing changes."""
+        return not len(self.append) and not len(self.remove)
+
+
+class IndexedTable:
+    """Gives the rows of keys, and commits changes; the index is a hint that follows the table."""
+
+    def __init__(self, table: MergeTable, keys: Sequence[str], *, versions: bool) -> None:
+        self.table = table
+        self.index = KeyIndex(versions=versions)
+        self._keys = list(keys)
+        closed = ["_is_current"] if "_is_current" in table.shape.columns.names else []
+        self._indexed = [*self._keys, "_order_major", "_order_minor", "_pending", "_memo", *closed]
+        self._numbers: set[int] = set()
+        self._dead_rows: dict[int, Flags] = {}  # file number -> which of its rows are deleted
+
+    def follow(self) -> None:
+        """Take in what is in the table and not yet in the index."""
+        news = self.table.news()
+        for number in (*news.gone, *news.changed):
+            self._dead_rows.pop(number, None)
+        live = self.table.files()
+        for number in live if not self._numbers else news.new & live.keys():
+            if number not in self._numbers:
+                self._numbers.add(number)
+                rows = self.table.scan(number, self._indexed)
+                dead = self._dead(number)
+                self._enter(rows, np.arange(len(rows)) | (number << ROW_BITS), None if dead is None else ~dead)
+
+    def find(self, keys: Keys) -> Hits:
+        """Give the entries of the keys whose rows are alive."""
+        hits = self.index.find(keys)
+        return hits.take(self._alive(hits.entries.location)) if len(hits) else hits
+
+    def rows(self, locations: Ints, columns: Sequence[str] | None = None) -> pa.Table:
+        """Give stored rows, in the order of the locations."""
+        return self.table.rows(locations & ~FLAGS, columns)
+
+    def commit(self, change: Change, progress: Mapping[Partition, int], state: AnchorState, *, operation: str) -> None:
+        """Make one commit; raises as MergeTable.commit does."""
+        remove = change.remove & ~FLAGS
+        locations = self.table.commit(change.append, remove, progress, state, operation=operation)
+        for number, where in by_file(remove):
+            if number in self._dead_rows:
+                self._dead_rows[number][remove[where] & ROW] = True
+        self._numbers.update(np.unique(locations >> ROW_BITS).tolist())
+        self._enter(change.append, locations, None)
+
+    def below(self, major: int, minor: int) -> Entries:
+        """Give the entries of rows that are alive and stand below a position; asks every entry."""
+        entries = self.index.below(major, minor)
+        return entries.take(self._alive(entries.location))
+
+    def _enter(self, rows: pa.Table, locations: Ints, alive: Flags | None) -> None:
+        if not len(rows):
+            return
+        marked = np.where(remembers(rows["_memo"], rows["_pending"]), locations | REMEMBERS, locations)
+        if "_is_current" in self._indexed:
+            marked = np.where(rows["_is_current"].to_numpy(), marked, marked | CLOSED)
+        entries = Entries(
+            keys_of([rows[name] for name in self._keys]),
+            rows["_order_major"].to_numpy(),
+            rows["_order_minor"].to_numpy(),
+            marked.astype(np.int64),
+        )
+        self.index.put(entries if alive is None else entries.take(alive))
+
+    def _dead(self, number: int) -> Flags | None:
+        """Give which rows of a live file are deleted, None when none is."""
+        if number not in self._dead_rows:
+            vector = self.table.dead(number)
+            if vector is None:
+                return None
+            marks = np.zeros(self.table.row_count(number), np.bool_)
+            marks[np.array(vector.to_array(), np.int64)] = True
+            self._dead_rows[number] = marks
+        return self._dead_rows[number]
+
+    def _alive(self, locations: Ints) -> Flags:
+        """Mark the locations whose file is there and whose row is not deleted."""
+        alive: Flags = locations != GONE
+        plain = locations & ~FLAGS
+        files = self.table.files()
+        for number, where in by_file(plain):
+            dead = self._dead(number) if number in files else None
+            if number not in files:
+                alive[where] = False
+            elif dead is not None:
+                alive[where] &= ~dead[plain[where] & ROW]
+        return alive
+
+
+def by_file(locations: Ints) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
+    """Give each file number that locations name, and which of them do."""
+    if not len(locations):
+        return
+    numbers = locations >> ROW_BITS
+    order = np.argsort(numbers, kind="stable")
+    bounds = np.flatnonzero(np.diff(numbers[order], prepend=-2)).tolist()
+    for start, end in zip(bounds, [*bounds[1:], len(order)], strict=True):
+        yield int(numbers[order[start]]), order[start:end]

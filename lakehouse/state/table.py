@@ -1,0 +1,92 @@
+"""The tables of a stream that know each key's last change: what a batch does to them is worked out once for all."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import numpy as np
+
+from contracts.model import Contract
+from lakehouse.anchor import AnchorState
+from lakehouse.kind import Batch, TableKind
+from lakehouse.lake import Lake
+from lakehouse.merge.merge_table import MergeTable
+from lakehouse.progress import Partition
+from lakehouse.shape import TableShape
+from lakehouse.state.columns import key_names
+from lakehouse.state.current import Current
+from lakehouse.state.events import events_of
+from lakehouse.state.history import History
+from lakehouse.state.indexed import Change, IndexedTable
+
+ANCHOR = "current"
+
+
+class StreamState:
+    """Works out what a batch does to memory, history and current, on top of their snapshots.
+
+    Applying a batch a second time changes nothing: positions decide. So a table that is ahead of the others (a commit
+    of a later one failed) needs no trimmed batch.
+    """
+
+    def __init__(self, contract: Contract, epochs: Mapping[str, int]) -> None:
+        self.contract = contract
+        self.tables: dict[str, IndexedTable] = {}
+        self._epochs = epochs
+        self._worked_out: tuple[Batch | None, dict[str, Change]] = (None, {})
+
+    def change_of(self, kind: str, batch: Batch) -> Change:
+        """Give what a batch does to the table of a kind. The anchor must be open; the others are opened here."""
+        if self._worked_out[0] is not batch:
+            self._worked_out = (batch, self._work_out(batch))
+        return self._worked_out[1][kind]
+
+    def _work_out(self, batch: Batch) -> dict[str, Change]:
+        for kind, table in self.tables.items():
+            if kind != ANCHOR:
+                table.table.open()
+            table.follow()
+        events = events_of(self.contract, batch.rows, batch.withheld, self._epochs, batch.highest)
+        outcome = Current(self.contract, self.tables["current"], self.tables["memory"]).outcome(
+            events, time.time_ns() // 1000
+        )
+        changes = {"current": outcome.current, "memory": outcome.memory}
+        if "history" in self.tables:
+            changes["history"] = History(self.contract, self.tables["history"], self.tables["memory"]).outcome(events)
+        return changes
+
+
+class StateTable(MergeTable):
+    """One of the tables of a stream's state, merge-on-read."""
+
+    def __init__(  # noqa: PLR0917 (as the other tables, and the state they share)
+        self,
+        lake: Lake,
+        kind: TableKind,
+        shape: TableShape,
+        pipeline: str,
+        epochs: Mapping[str, int],
+        stream: StreamState,
+    ) -> None:
+        super().__init__(lake, kind, shape, pipeline, epochs)
+        self._stream = stream
+        self._indexed = IndexedTable(self, key_names(stream.contract), versions=kind.name != ANCHOR)
+        stream.tables[kind.name] = self._indexed
+
+    def lacking(self, batch: Batch, cuts: Mapping[Partition, int], lasts: Mapping[Partition, int]) -> Batch | None:  # noqa: ARG002
+        """Give the batch when it changes the table; None when it does not, or its progress says that it has."""
+        if self._stream.change_of(self.kind.name, batch).empty:
+            return None
+        own = self.progress(lasts)
+        return None if all(own.get(p, -1) >= last for p, last in lasts.items()) else batch
+
+    def apply(self, batch: Batch, progress: Mapping[Partition, int], state: AnchorState) -> None:
+        """Commit what the batch changes, with the new progress and state; raises as MergeTable.commit does."""
+        change = self._stream.change_of(self.kind.name, batch)
+        self._indexed.commit(change, progress, state, operation="MERGE")
+
+    def apply_progress(self, progress: Mapping[Partition, int], state: AnchorState) -> None:
+        """Commit progress alone."""
+        nothing = Change(self.columns.empty_table(), np.zeros(0, np.int64))
+        self._indexed.commit(nothing, progress, state, operation="WRITE")

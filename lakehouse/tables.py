@@ -1,0 +1,66 @@
+"""What a stream's tables have in common, and how those that a contract keeps are made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import pyarrow as pa
+
+from contracts.model import Contract
+from lakehouse.anchor import AnchorState
+from lakehouse.kind import AppendKind, Batch, TableKind
+from lakehouse.kinds import STATE
+from lakehouse.lake import Lake
+from lakehouse.progress import Partition
+from lakehouse.shape import shape_of
+from lakehouse.state.table import StateTable, StreamState
+from lakehouse.table import StreamTable
+
+
+class KeptTable(Protocol):
+    """One table of a stream at one snapshot: its progress, its state, and one commit at a time."""
+
+    @property
+    def kind(self) -> TableKind: ...  # noqa: D102
+    @property
+    def name(self) -> str: ...  # noqa: D102
+    @property
+    def version(self) -> int: ...  # noqa: D102
+    @property
+    def table_id(self) -> str: ...  # noqa: D102
+    def open(self) -> bool: ...  # noqa: D102
+    def create(self) -> None: ...  # noqa: D102
+    def verify(self) -> list[pa.Field]: ...  # noqa: D102
+    def evolve(self) -> None: ...  # noqa: D102
+    def progress(self, partitions: Iterable[Partition]) -> dict[Partition, int]: ...  # noqa: D102
+    def state(self) -> AnchorState | None: ...  # noqa: D102
+    def committed_ms(self) -> int | None: ...  # noqa: D102
+    def lacking(  # noqa: D102
+        self, batch: Batch, cuts: Mapping[Partition, int], lasts: Mapping[Partition, int]
+    ) -> Batch | None: ...
+    def apply(  # noqa: D102
+        self, batch: Batch, progress: Mapping[Partition, int], state: AnchorState
+    ) -> None: ...
+    def apply_progress(self, progress: Mapping[Partition, int], state: AnchorState) -> None: ...  # noqa: D102
+
+
+def tables_of(
+    lake: Lake,
+    contract: Contract,
+    kinds: Iterable[TableKind],
+    pipeline: str,
+    epochs: Mapping[str, int],
+    pins: Mapping[str, str],
+) -> tuple[KeptTable, ...]:
+    """Give tables of a stream by kind; those of current, history and memory know of each other."""
+    state = StreamState(contract, epochs)
+
+    def table(kind: TableKind) -> KeptTable:
+        shape = shape_of(kind, contract, pins)
+        if kind in STATE:
+            return StateTable(lake, kind, shape, pipeline, epochs, state)
+        assert isinstance(kind, AppendKind)
+        return StreamTable(lake, kind, shape, pipeline, epochs)
+
+    return tuple(table(kind) for kind in kinds)

@@ -1,0 +1,167 @@
+"""A made-up source table, and the change events that a connector would send of it: the truth to compare with."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+from typing import Any
+
+from contracts.model import Contract, Encoding, Envelope, Field, StateTables
+from contracts.types import parse_type
+
+TOPIC = "shop.docs"
+CONTRACT = Contract(
+    stream="docs",
+    version="1.0.0",
+    file="docs.odcs.yaml",
+    encoding=Encoding.JSON,
+    envelope=Envelope.DEBEZIUM,
+    topics=(TOPIC,),
+    tables=("quarantine", "changes", "history", "current"),
+    fields=(
+        Field("id", "id", parse_type("bigint"), key_position=1),
+        Field("n", "n", parse_type("bigint")),
+        Field("body", "body", parse_type("text")),
+        Field("notes", "notes", parse_type("text")),
+    ),
+)
+COMPOSITE = dataclasses.replace(
+    CONTRACT,
+    fields=(
+        Field("region", "region", parse_type("text"), key_position=1),
+        *(dataclasses.replace(f, key_position=2 if f.name == "id" else None) for f in CONTRACT.fields),
+    ),
+)
+TOAST = ("body", "notes")
+Row = dict[str, Any]
+Key = tuple[Any, ...]
+
+
+def contract(composite: bool = False, **state: Any) -> Contract:
+    return dataclasses.replace(COMPOSITE if composite else CONTRACT, state=StateTables(**state))
+
+
+class Source:
+    """A table that remembers its rows, its changelog, and what was sent of every change."""
+
+    def __init__(self, seed: int, of: Contract, *, keys: int = 5, partitions: int = 3) -> None:
+        self.random = random.Random(seed)
+        self.contract = of
+        self.keys = [field.name for field in of.key]
+        self.rows: dict[Key, Row] = {}
+        self.versions: dict[Key, list[tuple[int, int | None, Row]]] = {}  # key -> (from, to, row)
+        self.events: list[Row] = []  # in the order of the source, with the partition each goes to
+        self._many = keys
+        self._partitions = partitions
+        self._lsn = 1000
+        self._commit = 900
+        self._waits: set[Key] = set()
+
+    def run(self, steps: int) -> None:
+        """Make so many transactions."""
+        for _ in range(steps):
+            for _ in range(self.random.choice([1, 1, 1, 2, 3])):
+                self._statement()
+            self._commit = self._lsn
+
+    def _statement(self) -> None:
+        key = self._key()
+        if key not in self.rows:
+            self._insert(key)
+            return
+        chance = self.random.random()
+        if chance < 0.15:
+            self._delete(key)
+        elif chance < 0.35:
+            self._rename(key, self._key())
+        else:
+            self._update(key)
+
+    def _key(self) -> Key:
+        number = self.random.randrange(self._many)
+        return (number,) if len(self.keys) == 1 else (self.random.choice(["é", 'b\n"', ""]), number)
+
+    def _value(self, name: str) -> Any:
+        if name == "n":
+            return self.random.randrange(100)
+        return self.random.choice([None, "", f"{name}-{self._lsn}", f"☃{self._lsn}" * 3])
+
+    def _insert(self, key: Key) -> None:
+        row = dict(zip(self.keys, key, strict=True)) | {name: self._value(name) for name in ("n", *TOAST)}
+        self._lsn += 10
+        self._open(key, row)
+        self._send("c", row)
+
+    def _update(self, key: Key) -> None:
+        changed = self.random.sample(["n", *TOAST], self.random.randint(1, 3))
+        row = self.rows[key] | {name: self._value(name) for name in changed}
+        self._lsn += 10
+        self._close(key)
+        self._open(key, row)
+        self._send("u", row, unset=self._unset(changed, row))
+
+    def _unset(self, changed: list[str], row: Row) -> list[str]:
+        """Name the values that PostgreSQL would leave out: unchanged, large (here: any text at all)."""
+        return [name for name in TOAST if name not in changed and row[name]]
+
+    def _delete(self, key: Key) -> None:
+        self._lsn += 10
+        self._close(key)
+        self._send("d", self.rows.pop(key))
+
+    def _rename(self, old: Key, new: Key) -> None:
+        if new in self.rows:
+            return
+        changed = self.random.sample(["n", *TOAST], self.random.randint(0, 2))
+        before = self.rows.pop(old)
+        after = before | {name: self._value(name) for name in changed} | dict(zip(self.keys, new, strict=True))
+        self._lsn += 10
+        self._close(old)
+        self._send("d", before, _next_key=self._json(new))
+        self._open(new, after)
+        self._send("c", after, unset=self._unset(changed, after), _previous_key=self._json(old))
+
+    def _open(self, key: Key, row: Row) -> None:
+        self.rows[key] = row
+        self.versions.setdefault(key, []).append((self._lsn, None, row))
+
+    def _close(self, key: Key) -> None:
+        begin, _, row = self.versions[key][-1]
+        self.versions[key][-1] = (begin, self._lsn, row)
+
+    def _json(self, key: Key) -> str:
+        return json.dumps(dict(zip(self.keys, key, strict=True)))
+
+    def _send(self, op: str, row: Row, unset: list[str] | None = None, **meta: Any) -> None:
+        key = tuple(row[name] for name in self.keys)
+        values = {name: row[name] for name in self.keys} if op == "d" else dict(row)
+        values |= dict.fromkeys(unset or ())
+        self.events.append(
+            {
+                **values,
+                "_op": op,
+                "_position_major": self._commit,
+                "_position_minor": self._lsn,
+                "_source_time": self._lsn * 1000,
+                "_event_time": self._lsn * 1000,
+                "_unset": unset or None,
+                "_topic": TOPIC,
+                "_partition": random.Random(repr(key)).randrange(self._partitions),
+                "_ingested_at": 0,
+                **meta,
+            }
+        )
+
+    def by_partition(self) -> dict[int, list[Row]]:
+        """Give the events of each partition with their offsets, some stretches sent a second time."""
+        found: dict[int, list[Row]] = {number: [] for number in range(self._partitions)}
+        for event in self.events:
+            found[event["_partition"]].append(event)
+        for number, events in found.items():
+            for _ in range(self.random.choice([0, 0, 1, 2])):
+                end = self.random.randint(0, len(events))
+                again = events[max(0, end - self.random.randint(0, 6)) : end]
+                events[end:end] = again
+            found[number] = [{**event, "_offset": offset} for offset, event in enumerate(events)]
+        return found

@@ -1,0 +1,105 @@
+"""The law of the state tables: current is the source's table and history its changelog, whatever the order in which
+partitions, batches and commits bring the changes, what is sent again, and when the job starts again."""
+
+from __future__ import annotations
+
+import tempfile
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, QueryBuilder
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from contracts.model import Contract
+from lakehouse.lake import Lake
+from lakehouse.read import connect
+from tests.lakehouse.rows import NOW, no_gaps, section, tables, write
+from tests.lakehouse.state.source import TOPIC, Source, contract
+
+LAW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+COLUMNS = ("n", "body", "notes")
+
+
+def deliver(source: Source, lake: Lake, *, commits: int) -> None:
+    """Commit the source's events: partitions interleaved at random, in so many commits, with restarts and replays."""
+    events, of = source.by_partition(), source.contract
+    at = dict.fromkeys(events, 0)
+    stream = tables(lake, of)
+    done: list[Any] = []
+    for turn in range(commits):
+        rows, prev = [], {}
+        for partition, own in events.items():
+            low = at[partition]
+            high = len(own) if turn == commits - 1 else source.random.randint(low, len(own))
+            rows += own[low:high]
+            prev |= {(TOPIC, partition): low - 1} if low else {}
+            at[partition] = high
+        if not rows:
+            continue
+        refs = write(lake, section(rows, of=of, prev=prev))
+        stream.commit([*source.random.choices(done, k=min(len(done), 1)), *refs], gaps=no_gaps, now_ms=NOW)
+        done += refs
+        if source.random.random() < 0.3:
+            stream = tables(lake, of)
+
+
+def held(lake: Lake, table: str, columns: str, where: str = "true") -> list[tuple[Any, ...]]:
+    """Read a table by DuckDB."""
+    return connect(lake).execute(f"SELECT {columns} FROM {table} WHERE {where} ORDER BY ALL").fetchall()
+
+
+def keys(of: Contract) -> str:
+    return ", ".join(field.name for field in of.key)
+
+
+def expected_current(source: Source) -> list[tuple[Any, ...]]:
+    rows = [(*key, *(row[name] for name in COLUMNS)) for key, row in source.rows.items()]
+    return ordered(rows)
+
+
+def expected_history(source: Source) -> list[tuple[Any, ...]]:
+    return ordered(
+        [
+            (*key, begin, end, end is None, *(row[name] for name in COLUMNS))
+            for key, versions in source.versions.items()
+            for begin, end, row in versions
+        ]
+    )
+
+
+def ordered(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    return sorted(rows, key=lambda row: tuple((value is None, value) for value in row))
+
+
+def verify(source: Source, lake: Lake) -> None:
+    own = keys(source.contract)
+    waits = held(lake, "docs", f"{own}, _pending", "_pending IS NOT NULL")
+    assert waits == []
+    deleted = "_deleted IS NOT TRUE" if source.contract.state.soft_deletes else "true"
+    assert ordered(held(lake, "docs", f"{own}, n, body, notes", deleted)) == expected_current(source)
+    times = "epoch_ms(_valid_from), epoch_ms(_valid_to), _is_current"
+    assert ordered(held(lake, "docs_history", f"{own}, {times}, n, body, notes")) == expected_history(source)
+    by_deltalake = DeltaTable(lake.table_uri("docs"), storage_options=dict(lake.storage_options))
+    read = pa.table(QueryBuilder().register("docs", by_deltalake).execute("SELECT count(*) AS n FROM docs").read_all())
+    assert read["n"].to_pylist() == [held(lake, "docs", "count(*)")[0][0]]
+
+
+@given(st.integers(0, 10**9), st.integers(1, 8), st.booleans(), st.booleans())
+@LAW
+def test_current_is_the_source_and_history_its_changelog(seed: int, commits: int, composite: bool, soft: bool) -> None:
+    source = Source(seed, contract(composite, soft_deletes=soft))
+    source.run(source.random.randint(1, 40))
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake.open(folder)
+        deliver(source, lake, commits=commits)
+        verify(source, lake)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_many_keys_in_many_commits(seed: int, local: Lake) -> None:
+    source = Source(seed, contract(), keys=200, partitions=7)
+    source.run(1500)
+    deliver(source, local, commits=25)
+    verify(source, local)
