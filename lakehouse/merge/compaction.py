@@ -81,7 +81,8 @@ def _sliced(candidates: Sequence[_Candidate]) -> Iterator[tuple[float, list[int]
     """Give one partition's slices, each with its highest share of deleted rows."""
     dead = sorted((c for c in candidates if c.dead_share >= DEAD_SHARE), key=lambda c: -c.dead_share)
     small = sorted((c for c in candidates if c.dead_share < DEAD_SHARE), key=lambda c: c.live_bytes)
-    rest = [*dead, *small] if len(small) >= SMALL_COUNT else dead
+    many = sum(c.live_bytes < SMALL_BYTES for c in candidates) >= SMALL_COUNT
+    rest = [*dead, *small] if many else dead
     while rest:
         taken, size = 0, 0
         while taken < min(len(rest), SLICE_FILES) and (not taken or size + rest[taken].live_bytes <= SLICE_BYTES):

@@ -18,7 +18,7 @@ from lakehouse.read import connect
 from lakehouse.shape import TableShape
 
 COLUMNS = pa.schema([("id", pa.int64()), ("name", pa.string()), ("region", pa.string())])
-KIND = TableKind("current", "", lambda contract: COLUMNS, lambda batch: True, lambda *applied: None)
+KIND = TableKind("current", "", lambda contract: COLUMNS, lambda batch: True)
 NOTHING = np.empty(0, np.int64)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from random import Random
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +33,7 @@ STEPS = st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0.0, 0.1, 0.5, 1
 @given(STEPS, st.randoms(use_true_random=False), st.booleans())
 def test_every_reader_sees_each_version_as_it_was_written(
     steps: list[tuple[int, float]],
-    random: st.Random,  # type: ignore[name-defined]
+    random: Random,
     partitioned: bool,
 ) -> None:
     with tempfile.TemporaryDirectory() as folder:
