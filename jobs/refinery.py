@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TypeVar
 
@@ -19,9 +20,12 @@ from jobs.metrics import Metrics
 from jobs.patience import Patience
 from jobs.registry import Registries
 from jobs.routing import Routes
+from lakehouse.drift import record_drift
+from lakehouse.errors import LakehouseError
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
 from lakehouse.segments import Range, Section, SectionRef, write_segment
+from udfs.drift import DriftWatch
 from udfs.keys import KeyRing
 from udfs.refine import Refined, refine
 
@@ -44,6 +48,7 @@ class Refinery:
 
     def __post_init__(self) -> None:
         self._routes = Routes(self.contracts)
+        self._watches: dict[str, DriftWatch] = {}
 
     def take(self, records: pa.Table) -> list[SectionRef]:
         """Refine one batch (columns: RECORDS, any topics) and give where each stream's section lies.
@@ -79,11 +84,32 @@ class Refinery:
             self._park(contract.stream, str(defect))
             return None
         self._report(contract, refined)
+        self._note_drift(contract, records, refined, now_ms)
         if refined.failed is not None:
             self._park(contract.stream, str(refined.failed))
             return None
         own = _with_event_times(ranges, records, refined.rows)
         return Section(contract.stream, refined.rows, refined.rejects, refined.others, own, refined.withheld)
+
+    def _note_drift(self, contract: Contract, records: pa.Table, refined: Refined, now_ms: int) -> None:
+        """Record what the batch shows for the first time of a drift between source and contract; never fails."""
+        watch = self._watches.get(contract.stream)
+        if watch is None:
+            watch = self._watches[contract.stream] = DriftWatch(contract)
+        notes = watch.notes(refined.glimpses, refined.signs)
+        if not notes:
+            return
+        seen_at = datetime.fromtimestamp(now_ms / 1000, UTC)
+        places = [records.slice(note.row, 1).select(["topic", "partition", "offset"]).to_pylist()[0] for note in notes]
+        rows = [
+            {"seen_at": seen_at, "stream": contract.stream, **place, **asdict(note)}
+            for note, place in zip(notes, places, strict=True)
+        ]
+        try:
+            self.metrics.count("drift_noted", record_drift(self.lake, rows), stream=contract.stream)
+        except LakehouseError:
+            # Told again after the next start: a stream must not stand still for a note.
+            self.metrics.count("drift_not_recorded", len(rows), stream=contract.stream)
 
     def _park(self, stream: str, reason: str) -> None:
         self._patiently(lambda: self.parking.park(stream, reason))

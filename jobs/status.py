@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,12 +23,15 @@ from jobs.kafka.offsets import end_offsets, partitions_of
 from jobs.launch import last_run
 from jobs.routing import reads
 from jobs.start import resolve_topics
+from lakehouse.drift import read_drift
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
 from lakehouse.standing import Standing, standing_of
 
 RUNNING, LEVEL, BEHIND, PARKED, STOPPED = "running", "level", "behind", "parked", "stopped"
 COLOURS = {RUNNING: "green", LEVEL: "green", BEHIND: "yellow", PARKED: "red", STOPPED: "yellow"}
+
+NEWEST_DRIFT = 10  # notes shown
 
 Partition = tuple[str, int]  # topic, partition
 
@@ -65,6 +68,7 @@ class Status:
     job: str | None
     job_state: str | None
     streams: tuple[StreamStatus, ...]
+    drift: tuple[Mapping[str, Any], ...] = ()  # the newest notes, newest first (lakehouse.drift.DRIFT)
 
     @property
     def healthy(self) -> bool:
@@ -95,7 +99,13 @@ def read_status(
         _stream(contract, standing_of(lake, contract, pipeline), ends, parked.get(contract.stream), job_state)
         for contract in loaded
     )
-    return Status(pipeline, job, job_state, streams)
+    return Status(pipeline, job, job_state, streams, _drift(lake, {contract.stream for contract in loaded}))
+
+
+def _drift(lake: Lake, streams: Collection[str]) -> tuple[dict[str, Any], ...]:
+    """Give the newest notes of drift about the pipeline's streams, times as text."""
+    own = [note for note in read_drift(lake, newest=1000) if note["stream"] in streams][:NEWEST_DRIFT]
+    return tuple({**note, "seen_at": note["seen_at"].strftime("%F %TZ")} for note in own)
 
 
 def _job(lake: Lake, pipeline: str, cluster: str | None) -> tuple[str | None, str | None]:
@@ -154,7 +164,7 @@ def _word(partitions: tuple[PartitionStatus, ...], parked: str | None, job_state
 
 
 def show_status(status: Status, console: Console) -> None:
-    """Print the status as two tables: streams, and their partitions."""
+    """Print the status as tables: streams, their partitions and, where there is any, the newest drift."""
     streams = Table("stream", "state", "why", "read", "applied", "quarantined", "late", "watermark", "last commit")
     for s in status.streams:
         numbers = (f"{s.counts.get(name, 0):,}" for name in ("read", "applied", "quarantined", "late"))
@@ -167,6 +177,12 @@ def show_status(status: Status, console: Console) -> None:
             partitions.add_row(s.stream, p.topic, str(p.partition), _text(p.committed), _text(p.lag))
     console.print(f"pipeline {status.pipeline}, job {status.job or '-'} {status.job_state or ''}", highlight=False)
     console.print(streams, partitions)
+    if status.drift:
+        drift = Table("seen at", "stream", "drift", "column", "contract", "messages", "topic", "partition", "offset")
+        for note in status.drift:
+            names = ("seen_at", "stream", "kind", "column", "before", "after", "topic", "partition", "offset")
+            drift.add_row(*("" if note[name] is None else str(note[name]) for name in names))
+        console.print(drift)
 
 
 def _text(value: int | None) -> str:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from contracts.columns import REFINED_META
 from contracts.model import Contract
+from udfs.glimpses import Glimpse, Sign
 
 # Gives the Avro writer schema (JSON text) of a registry id.
 SchemaSource = Callable[[int], str]
@@ -103,6 +104,8 @@ class Normalised:
     kinds: pa.Array  # string, one per raw record: a name in udfs.kinds
     readable: Changes  # the changes, and the refused records that could be read, null where a value could not be
     fallbacks: int = 0  # groups of records that the vectorised decoder could not read as a whole
+    glimpses: tuple[Glimpse, ...] = ()  # what the messages show of the source's columns
+    signs: tuple[Sign, ...] = ()
 
 
 def changes_table_schema(contract: Contract) -> pa.Schema:

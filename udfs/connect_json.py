@@ -17,7 +17,7 @@ from udfs import json_records, slices
 from udfs.decoded import Refusal
 from udfs.slices import Ints
 from udfs.wire import Hints
-from udfs.writer_schemas import connect_hints
+from udfs.writer_schemas import Columns, connect_columns, connect_hints
 
 _SCHEMA = b'{"schema":'
 _PAYLOAD = b',"payload":'
@@ -32,6 +32,7 @@ class Group:
     index: Ints  # which of the given values they are
     payloads: pa.BinaryArray
     hints: Hints
+    columns: Columns
 
 
 def payloads(values: pa.BinaryArray, envelope: bool, refusals: list[Refusal], row: Ints) -> Iterator[Group]:
@@ -58,7 +59,7 @@ def payloads(values: pa.BinaryArray, envelope: bool, refusals: list[Refusal], ro
 
 
 def _group(index: Ints, values: pa.BinaryArray, prefix: bytes, envelope: bool) -> Group:
-    return Group(index, slices.inner(values, len(prefix), 1), _hints(prefix, envelope))
+    return Group(index, slices.inner(values, len(prefix), 1), *_said(prefix, envelope))
 
 
 def _prefix(value: bytes) -> bytes | None:
@@ -110,16 +111,17 @@ def _others(values: pa.BinaryArray, index: Ints, envelope: bool, refusals: list[
         groups.setdefault(schema, []).append((i, payload))
     for schema, members in groups.items():
         found = np.array([i for i, _ in members])
-        yield Group(found, pa.array([p for _, p in members], pa.binary()), _hints_of(schema, envelope))
+        yield Group(found, pa.array([p for _, p in members], pa.binary()), *_said_by(schema, envelope))
 
 
 @lru_cache(maxsize=1024)
-def _hints(prefix: bytes, envelope: bool) -> Hints:
-    return _hints_of(prefix[len(_SCHEMA) : -len(_PAYLOAD)], envelope)
+def _said(prefix: bytes, envelope: bool) -> tuple[Hints, Columns]:
+    return _said_by(prefix[len(_SCHEMA) : -len(_PAYLOAD)], envelope)
 
 
-def _hints_of(schema: bytes, envelope: bool) -> Hints:
-    return connect_hints(orjson.loads(schema), envelope)
+def _said_by(schema: bytes, envelope: bool) -> tuple[Hints, Columns]:
+    read = orjson.loads(schema)
+    return connect_hints(read, envelope), connect_columns(read, envelope)
 
 
 def _is_json(text: bytes) -> bool:

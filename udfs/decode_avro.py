@@ -23,7 +23,7 @@ from udfs.changes import SchemaSource, UnknownSchema
 from udfs.decoded import Decoded, Piece, Refusal, unknown_field
 from udfs.slices import Ints
 from udfs.wire import Hints
-from udfs.writer_schemas import avro_columns, avro_hints
+from udfs.writer_schemas import Columns, avro_columns, avro_hints
 
 _ENVELOPE = ("before", "after", "source", "op")
 _PARTS = 16  # groups a failed group is split into
@@ -37,7 +37,7 @@ class Writer:
     reader: Reader | None  # None: fastavro reads this schema, record by record
     parsed: Any  # fastavro's form
     hints: Hints
-    columns: tuple[str, ...]  # of the row (inside `after` of an envelope)
+    columns: Columns  # of the row (inside `after` of an envelope)
     kind: str | None  # what its records are when they are no changes
 
 
@@ -136,7 +136,8 @@ class _Group:
                 index = index[known]
         if len(index):
             extra = self._unknown(columns, index)
-            self.into.pieces.append(Piece(self.row[index], columns, self.writer.hints, False, self.schema_id, extra))
+            beside = (self.schema_id, extra, self.writer.columns)
+            self.into.pieces.append(Piece(self.row[index], columns, self.writer.hints, False, *beside))
 
     def _not_changes(self, index: Ints, ops: pa.Array) -> None:
         for i, op in zip(index.tolist(), ops.to_pylist(), strict=True):
@@ -240,7 +241,7 @@ def _prepare(text: str, envelope: bool) -> Writer:
         reader = Reader(schema, wanted)
     except (ValueError, KeyError, TypeError):
         reader = None
-    return Writer(reader, parsed, avro_hints(schema, envelope), tuple(avro_columns(schema, envelope)), kind)
+    return Writer(reader, parsed, avro_hints(schema, envelope), avro_columns(schema, envelope), kind)
 
 
 def _kind(names: list[str]) -> str | None:

@@ -24,6 +24,7 @@ from udfs.envelope_tail import Template
 from udfs.json_records import Json, NotReadable, parse, shaped, unknown
 from udfs.slices import Ints
 from udfs.wire import Hints, json_type
+from udfs.writer_schemas import Columns
 
 _OPEN, _CLOSE = ord("{"), ord("}")
 _LEAF = 32  # records read one by one when their group failed
@@ -81,7 +82,7 @@ def decode_json(values: pa.BinaryArray, row: Ints, contract: Contract, shape: Sh
     decoded = Decoded()
     if contract.encoding is Encoding.JSON_SCHEMA:
         for group in connect_json.payloads(values, shape.envelope, decoded.refusals, row):
-            _Reader(group.payloads, row[group.index], shape, group.hints, decoded).read()
+            _Reader(group.payloads, row[group.index], shape, group.hints, decoded, group.columns).read()
     else:
         _Reader(values, row, shape, {}, decoded).read()
     return decoded
@@ -104,8 +105,17 @@ def _declared(column: pa.Array, wanted: pa.DataType) -> pa.Array:
 class _Reader:
     """Reads the values of one schema into pieces."""
 
-    def __init__(self, values: pa.BinaryArray, row: Ints, shape: Shape, hints: Hints, into: Decoded) -> None:
+    def __init__(  # noqa: PLR0917 (what one schema's values are read with)
+        self,
+        values: pa.BinaryArray,
+        row: Ints,
+        shape: Shape,
+        hints: Hints,
+        into: Decoded,
+        written: Columns | None = None,
+    ) -> None:
         self.values, self.row, self.shape, self.hints, self.into = values, row, shape, hints, into
+        self.written = written
         self.tables: list[tuple[Ints, pa.Table]] = []
         self.extras: dict[int, str] = {}
 
@@ -130,7 +140,7 @@ class _Reader:
             index, table = index[order], table.take(order)
         columns = {f.name: _one(table.column(i)) for i, f in enumerate(table.schema)}
         extra = pa.array([self.extras.get(int(i)) for i in index], pa.string()) if self.extras else None
-        self.into.pieces.append(Piece(self.row[index], columns, self.hints, True, None, extra))
+        self.into.pieces.append(Piece(self.row[index], columns, self.hints, True, None, extra, self.written))
 
     def _cut(self, index: Ints) -> Ints:
         """Read the records whose envelope ends as that of one of them; give the index of the others."""

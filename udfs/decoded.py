@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from udfs.slices import Ints
 from udfs.wire import Hints
+from udfs.writer_schemas import Columns
 
 # Where a change stands in a database whose log is files: MySQL and MariaDB.
 FILE_PLACE = [("file", pa.string()), ("pos", pa.int64()), ("row", pa.int64())]
@@ -62,6 +63,7 @@ class Piece:
     in_json: bool
     schema_id: int | None = None
     extra: pa.StringArray | None = None  # JSON of fields the contract does not know
+    written: Columns | None = None  # the row's columns as the writer schema has them; None: there is no schema
 
 
 @dataclass

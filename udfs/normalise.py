@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 import numpy as np
@@ -13,7 +13,8 @@ from udfs import kinds, slices
 from udfs.changes import Changes, Normalised, Rejects, SchemaSource
 from udfs.decode_avro import decode_avro
 from udfs.decode_json import decode_json
-from udfs.decoded import Decoded, Refusal
+from udfs.decoded import Decoded, Piece, Refusal
+from udfs.glimpses import glimpses, signs
 from udfs.kinds import Kinds
 from udfs.plans import Plan, plan_of
 from udfs.rows import Rows, rows_of
@@ -40,7 +41,14 @@ def normalise(records: pa.Table, contract: Contract, schemas: SchemaSource, now_
     if not contract.fields and len(changes):
         told.set(slices.ints(changes.row), kinds.SIGNAL)
         changes = changes.where(slices.marks(np.zeros(len(changes), np.bool_)))
-    return Normalised(changes, _rejects(refusals), told.array(), readable, decoded.fallbacks)
+    shown = [one for piece, part in _pairs(decoded, parts) for one in glimpses(piece, part.table, records)]
+    hints = [one for piece, part in _pairs(decoded, parts) for one in signs(piece, part.table, records, contract)]
+    beside = (decoded.fallbacks, tuple(shown), tuple(hints))
+    return Normalised(changes, _rejects(refusals), told.array(), readable, *beside)
+
+
+def _pairs(decoded: Decoded, parts: Sequence[Rows]) -> Iterator[tuple[Piece, Rows]]:
+    return zip(decoded.pieces, parts, strict=True)
 
 
 def _decode(values: pa.BinaryArray, plan: Plan, schemas: SchemaSource, told: Kinds) -> Decoded:

@@ -14,6 +14,7 @@ from contracts.model import Contract
 from udfs.changes import Changes, Normalised, SchemaSource
 from udfs.compiled import Compiled
 from udfs.expressions import derive, keep_matching
+from udfs.glimpses import Glimpse, Sign
 from udfs.keys import KeyRing
 from udfs.masks import mask
 from udfs.normalise import normalise
@@ -36,6 +37,8 @@ class Refined:
     failed: Failure | None = None
     # contracts.columns.withheld_schema; without the key's columns when empty
     withheld: pa.Table = field(default_factory=WITHHELD_META.empty_table)
+    glimpses: tuple[Glimpse, ...] = ()  # what the messages show of the source's columns
+    signs: tuple[Sign, ...] = ()
 
     def counts(self) -> Mapping[str, int]:
         """Give how many records were applied, and how many were rejected or only counted, by rule and kind."""
@@ -65,6 +68,8 @@ def refine(records: pa.Table, contract: Contract, schemas: SchemaSource, keys: K
         fallbacks=normalised.fallbacks,
         failed=checked.failed,
         withheld=withheld_rows(normalised, filtered, checked.dropped, rejects, contract, keys),
+        glimpses=normalised.glimpses,
+        signs=normalised.signs,
     )
 
 

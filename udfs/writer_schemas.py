@@ -5,12 +5,14 @@ Both Kafka Connect's JSON schema and Avro with Connect's annotations are read; s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from udfs.wire import NO_HINT, Hint, Hints
+from udfs.written_types import DECIMAL, LOGICAL, connect_type
 
 Schema = Any  # parsed JSON
+Columns = Mapping[str, str | None]  # name in the message -> type as contracts declare it; None: no such type
 
 # Name of a semantic type -> unit of its number.
 UNITS = {
@@ -35,12 +37,21 @@ UNITS = {
 
 def connect_hints(schema: Schema, envelope: bool) -> Hints:
     """Give the hints of a Connect JSON schema's columns (those of `after` inside an envelope)."""
+    hints = {name: _connect_hint(f) for name, f in _connect_columns(schema, envelope).items()}
+    return {name: hint for name, hint in hints.items() if hint != NO_HINT}
+
+
+def connect_columns(schema: Schema, envelope: bool) -> Columns:
+    """Give the columns that a Connect JSON schema has, with their types."""
+    return {name: connect_type(f) for name, f in _connect_columns(schema, envelope).items()}
+
+
+def _connect_columns(schema: Schema, envelope: bool) -> dict[str, dict[str, Any]]:
     columns = _connect_fields(schema)
     if envelope:
         after = [f for f in columns if f.get("field") in ("after", "before")]
         columns = [f for image in after for f in _connect_fields(image)]
-    hints = {str(f["field"]): _connect_hint(f) for f in columns if "field" in f}
-    return {name: hint for name, hint in hints.items() if hint != NO_HINT}
+    return {str(f["field"]): f for f in columns if "field" in f}
 
 
 def _connect_fields(schema: Schema) -> list[dict[str, Any]]:
@@ -68,14 +79,33 @@ def avro_hints(schema: Schema, envelope: bool) -> Hints:
     return {name: hint for name, hint in hints.items() if hint != NO_HINT}
 
 
-def avro_columns(schema: Schema, envelope: bool) -> list[str]:
-    """Give the names of the columns an Avro writer schema has."""
+def avro_columns(schema: Schema, envelope: bool) -> Columns:
+    """Give the columns that an Avro writer schema has, with their types."""
     named = dict(_named(schema))
     fields = _avro_fields(schema, named)
     if envelope:
         images = [f["type"] for f in fields if f["name"] == "after"]
         fields = _avro_fields(images[0], named) if images else []
-    return [str(f["name"]) for f in fields]
+    return {str(f["name"]): _avro_type(f["type"], named) for f in fields}
+
+
+def _avro_type(schema: Schema, named: dict[str, Schema]) -> str | None:
+    """Give the type of an Avro schema by what Connect would call it."""
+    found = _resolved(schema, named)
+    if isinstance(found, dict) and isinstance(found.get("type"), dict):
+        found = found["type"]
+    if not isinstance(found, dict):
+        return connect_type({"type": found})
+    if found.get("type") == "array":
+        inner = _avro_type(found.get("items"), named)
+        return f"{inner}[]" if inner and not inner.endswith("[]") else None
+    name, parameters = found.get("connect.name"), dict(found.get("connect.parameters") or {})
+    if found.get("logicalType") == "decimal":
+        name = DECIMAL
+        parameters = {"scale": found.get("scale", 0), "connect.decimal.precision": found.get("precision")}
+    return (None if name else LOGICAL.get(str(found.get("logicalType")))) or connect_type(
+        {"type": found.get("connect.type", found.get("type")), "name": name, "parameters": parameters}
+    )
 
 
 def _avro_fields(schema: Schema, named: dict[str, Schema]) -> list[dict[str, Any]]:

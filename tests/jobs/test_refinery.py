@@ -16,6 +16,7 @@ from contracts.load import load_contracts
 from jobs.metrics import NoMetrics
 from jobs.refinery import Refinery
 from jobs.registry import Registries
+from lakehouse.drift import TABLE, read_drift
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
 from tests.flows.streams import write_contract
@@ -67,3 +68,31 @@ def test_each_partition_has_its_offsets_its_link_and_its_highest_event_time(
             r = found[place]
             assert (r.prev, r.first, r.last, r.records) == (before.get(place), first, ends[place], count)
             assert r.max_event_time_ms == most
+
+
+def batch(*values: dict[str, object], first: int = 0) -> pa.Table:
+    """Give records of topic t.one, partition 0."""
+    rows = [
+        {"topic": "t.one", "partition": 0, "offset": first + n, "timestamp": BASE_MS, "value": json.dumps(v).encode()}
+        for n, v in enumerate(values)
+    ]
+    return pa.Table.from_pylist(rows, schema=RECORDS)
+
+
+def test_a_new_column_is_noted_once_with_a_record_that_shows_it(folder: Path) -> None:
+    works = made(folder)
+    works.take(batch({"id": 1, "note": "n"}))
+    assert read_drift(works.lake) == []
+    for first in (1, 2):
+        works.take(batch({"id": 2, "note": "n", "age": 7}, first=first))
+    made(folder).take(batch({"id": 2, "note": "n", "age": 7}, first=3))
+    (note,) = read_drift(works.lake)
+    assert (note["stream"], note["kind"], note["column"]) == ("one", "column_added", "age")
+    assert (note["topic"], note["partition"], note["offset"]) == ("t.one", 0, 1)
+
+
+def test_a_note_that_cannot_be_written_holds_up_no_record(folder: Path) -> None:
+    works = made(folder)
+    works.lake.put(TABLE, b"a file where the table's folder must be")
+    (ref,) = works.take(batch({"id": 2, "note": "n", "age": 7}))
+    assert ref.rows == 1

@@ -1,0 +1,143 @@
+"""Drift: what the corpus shows of it in every encoding, told once, and what is no drift."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from contracts.model import Contract
+from contracts.types import parse_type
+from tests import corpus
+from tests.udfs import batches
+from tests.udfs.batches import event, raw
+from tests.udfs.corpus_state import ENCODINGS, TABLES, contract, normalised
+from udfs.drift import Drift, DriftWatch
+from udfs.normalise import normalise
+from udfs.written_types import compared, connect_type, written
+
+# Table -> the drift that its topic shows: kind, column, declared type.
+SHOWN: dict[str, set[tuple[str, str | None, str | None]]] = {
+    **{t: {("truncate_seen", None, None)} for t in ("audit_nopk", "late_table", "metrics_2024", "metrics_2025")},
+    "order_items": {("truncate_seen", None, None)},
+    "gen_total": {("generated_column", "total", "integer")},
+    "idx_ident": {("identity_index_suspected", None, None)},
+    "orders": {("column_dropped", "channel", "text"), ("column_dropped", "prio", "smallint")},
+    "products": {("column_dropped", "pid", "integer")},
+}
+
+
+def told(watch: DriftWatch, made: Contract, values: list[bytes | None]) -> list[Drift]:
+    found = normalise(raw(values), made, corpus.schema, 1)
+    return watch.notes(found.glimpses, found.signs)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("table", TABLES)
+def test_the_corpus_shows_its_drift_in_every_encoding_once(encoding: str, table: str) -> None:
+    watch, found = DriftWatch(contract(encoding, table)), normalised(encoding, table)
+    notes = watch.notes(found.glimpses, found.signs)
+    assert {(note.kind, note.column, note.before) for note in notes} == SHOWN.get(table, set())
+    assert len(notes) == len(SHOWN.get(table, set()))
+    assert watch.notes(found.glimpses, found.signs) == [], "the same batch again is no news"
+    assert all((note.schema_id is None) == (encoding != "avro") for note in notes)
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_column_that_the_contract_does_not_name_is_told_with_its_type_where_a_schema_says_it(encoding: str) -> None:
+    whole = contract(encoding, "users")
+    made = replace(whole, fields=tuple(f for f in whole.fields if f.name != "balance"))
+    found = normalise(corpus.records(encoding, "users"), made, corpus.schema, 1)
+    (note,) = DriftWatch(made).notes(found.glimpses, found.signs)
+    kind = None if encoding == "json" else written(next(f.type for f in whole.fields if f.name == "balance"))
+    assert (note.kind, note.column, note.before, note.after) == ("column_added", "balance", None, kind)
+
+
+@pytest.mark.parametrize("encoding", ["json-schema", "avro"])
+@pytest.mark.parametrize(
+    ("declared", "kind"),
+    [
+        ("numeric(14,4)", None),
+        ("numeric(12,1)", "type_widened"),
+        ("numeric(3,2)", "type_widened"),
+        ("text", "type_changed"),
+    ],
+)
+def test_a_type_that_the_schema_contradicts_is_told(encoding: str, declared: str, kind: str | None) -> None:
+    whole = contract(encoding, "users")
+    fields = (replace(f, type=parse_type(declared)) if f.name == "balance" else f for f in whole.fields)
+    made = replace(whole, fields=tuple(fields))
+    found = normalise(corpus.records(encoding, "users"), made, corpus.schema, 1)
+    notes = [(n.kind, n.column, n.before) for n in DriftWatch(made).notes(found.glimpses, found.signs)]
+    assert notes == ([] if kind is None else [(kind, "balance", declared)])
+
+
+def test_a_column_that_went_and_came_back_is_told_once_for_each_shape() -> None:
+    made = batches.contract({"id": "bigint", "name": "text"})
+    watch = DriftWatch(made)
+    both, alone, more = event({"id": 1, "name": "ann"}), event({"id": 1}), event({"id": 1, "name": "ann", "age": 7})
+    assert told(watch, made, [both]) == []
+    assert [(n.kind, n.column) for n in told(watch, made, [alone])] == [("column_dropped", "name")]
+    assert [(n.kind, n.column) for n in told(watch, made, [alone, more])] == [("column_added", "age")]
+    assert told(watch, made, [alone, both, more]) == []
+
+
+def test_a_null_is_no_absent_column_and_an_alias_is_the_column() -> None:
+    made = batches.contract({"id": "bigint", "name": "text"})
+    renamed = replace(made, fields=(made.fields[0], replace(made.fields[1], aliases=("label",))))
+    assert told(DriftWatch(made), made, [event({"id": 1, "name": None})]) == []
+    assert told(DriftWatch(renamed), renamed, [event({"id": 1, "label": "ann"})]) == []
+
+
+@pytest.mark.parametrize(
+    ("before", "suspected"),
+    [
+        ({"id": 0, "name": "ann"}, True),
+        ({"id": 0, "name": ""}, False),
+        ({"id": 0, "name": None}, False),
+        ({"id": 5, "name": "ann"}, False),
+    ],
+)
+def test_a_delete_with_a_made_up_key_is_suspected_of_the_index_identity(
+    before: dict[str, object], suspected: bool
+) -> None:
+    made = batches.contract({"id": "bigint", "name": "text"})
+    kinds = [note.kind for note in told(DriftWatch(made), made, [event(None, "d", before)])]
+    assert kinds == (["identity_index_suspected"] if suspected else [])
+    full = replace(made, full_identity=True)
+    assert told(DriftWatch(full), full, [event(None, "d", before)]) == []
+
+
+def test_broken_records_show_nothing() -> None:
+    made = batches.contract({"id": "bigint"})
+    assert told(DriftWatch(made), made, [b"{", None, b"[]", event(None, "u"), b'{"op":"d"}']) == []
+
+
+COMPARED = [
+    ("bigint", "integer", None), ("integer", "bigint", "type_widened"), ("smallint", "integer", "type_widened"),
+    ("real", "double precision", "type_widened"), ("double precision", "real", None), ("text", "uuid", None),
+    ("uuid", "text", None), ("integer", "text", "type_changed"), ("timestamp(3)", "timestamp", None),
+    ("timestamp", "timestamptz", "type_changed"), ("money", "numeric(38,2)", None), ("numeric", "numeric(38,9)", None),
+    ("bit(1)", "boolean", None), ("bit(5)", "bit(5)", None), ("text[]", "text", "type_changed"),
+    ("integer[]", "bigint[]", "type_widened"), ("numeric(12,2)", "numeric(14,4)", "type_widened"),
+    ("numeric(14,4)", "numeric(12,2)", None), ("numeric(12,2)", "numeric(38,2)", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("declared", "sent", "drift"), COMPARED)
+def test_types_are_compared_by_what_they_can_hold(declared: str, sent: str, drift: str | None) -> None:
+    assert compared(parse_type(declared), parse_type(sent)) == drift
+
+
+@pytest.mark.parametrize("encoding", ["json-schema", "avro"])
+@pytest.mark.parametrize("table", TABLES)
+def test_every_column_of_the_corpus_has_a_type_that_a_contract_can_declare(encoding: str, table: str) -> None:
+    for glimpse in normalised(encoding, table).glimpses:
+        assert glimpse.typed
+        assert all(parse_type(str(kind)) for kind in glimpse.columns.values())
+
+
+def test_a_decimal_of_an_unknown_precision_has_the_most_digits() -> None:
+    decimal = {"type": "bytes", "name": "org.apache.kafka.connect.data.Decimal"}
+    assert connect_type({**decimal, "parameters": {"scale": "2", "connect.decimal.precision": "64"}}) == "numeric(38,2)"
+    assert connect_type({**decimal, "parameters": {"scale": "two"}}) == "numeric"
