@@ -236,10 +236,12 @@ class MergeTable:
         parts = _in_parallel(read, len(asked))
         if not parts:
             return wanted.empty_table()
-        found = pa.concat_tables(parts).combine_chunks()
+        found = pa.concat_tables(parts)
+        if bool((np.diff(order) > 0).all()):
+            return found
         back = np.empty(len(order), np.int64)
         back[order] = np.arange(len(order))
-        return found if len(order) < 2 or bool((np.diff(order) > 0).all()) else found.take(pa.array(back))
+        return found.combine_chunks().take(pa.array(back))
 
     def scan(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Give columns of all rows of a live file in their order, deleted ones included."""
@@ -268,8 +270,11 @@ class MergeTable:
         leave it open whether the commit was made: progress tells, once it can be read. Files that were written for a
         commit that was not made stay for vacuum.
         """
-        written = write_files(self._lake, self.name, self.layout.conformed(append), self.layout)
-        prepared = self._marked(remove)
+        layout = self.layout
+        with ThreadPoolExecutor(1) as beside:  # the vectors are made and put meanwhile
+            writing = beside.submit(write_files, self._lake, self.name, layout.conformed(append), layout)
+            prepared = self._marked(remove)
+        written = writing.result()
         parameters = {"appended": str(len(append)), "removed": str(len(remove))}
         info = _info(operation, parameters, self.version, {METADATA_KEY: state.to_json()})
         txns = [{"txn": {"appId": self._app_id(p), "version": offset}} for p, offset in progress.items()]
@@ -325,7 +330,8 @@ class MergeTable:
         return [*([{"protocol": protocol}] if protocol else []), {"metaData": metadata}]
 
     def _begin(self, snapshot: Snapshot) -> None:
-        self._files = {self._number(path): file for path, file in snapshot.files.items()}
+        self._files.clear()
+        self._files.update({self._number(path): file for path, file in snapshot.files.items()})
         self._checkpoint_at = max(snapshot.checkpoint, 0) + CHECKPOINT_EVERY
 
     def _reload(self, before: int) -> None:
@@ -406,9 +412,9 @@ class MergeTable:
         return prepared
 
     def _write_vectors(self, grown: Sequence[tuple[int, BitMap]], prepared: _Prepared) -> None:
-        name, data, descriptors = pack([rows for _, rows in grown])
+        path, data, descriptors = pack([rows for _, rows in grown])
         with self._lake.explained(f"write the deletion vectors of table {self.name}"):
-            obstore.put(self._lake.objects, f"{self.name}/{name}", data)
+            obstore.put(self._lake.objects, f"{self.name}/{path}", data)
         for (number, rows), descriptor in zip(grown, descriptors, strict=True):
             file = self._files[number]
             stats = loosened(file.add.get("stats"), self.row_count(number))

@@ -47,14 +47,17 @@ class FileReader:
         A column that the file does not have is null, as Delta defines it; partition columns come from the log.
         """
         with self._lake.explained(f"read {file.path} of table {self._table}"), self._open(file.path) as parquet:
-            groups, within = _chosen(parquet.metadata, positions)
+            groups = _groups(parquet.metadata, positions)
             present = set(parquet.schema_arrow.names)
             names = [name for name in columns.names if name in present and name not in file.partition_values]
-            read = parquet.read_row_groups(groups, columns=names, use_threads=alone)
-            count = sum(parquet.metadata.row_group(group).num_rows for group in groups)
-        if within is not None:
-            read, count = read.take(pa.array(within)), len(within)
-        return _completed(read, columns, file.partition_values, count)
+            read = parquet.read_row_groups([group for group, _, _ in groups], columns=names, use_threads=alone)
+        if positions is None:
+            return _completed(read, columns, file.partition_values, sum(size for _, size, _ in groups))
+        taken, start = [], 0
+        for _, size, within in groups:  # one by one: over several chunks take copies all of them first
+            taken.append(read.slice(start, size).take(pa.array(within)))
+            start += size
+        return _completed(pa.concat_tables(taken), columns, file.partition_values, len(positions))
 
     def vectors(self, descriptors: Sequence[Descriptor]) -> list[BitMap]:
         """Give the rows of deletion vectors; those in one file are fetched together. Raises DamagedVector."""
@@ -125,17 +128,18 @@ class _RemoteFile(io.RawIOBase):
         return True
 
 
-def _chosen(footer: pq.FileMetaData, positions: Ints | None) -> tuple[list[int], Ints | None]:
-    """Give the row groups that hold the positions, and the positions within what these hold."""
+def _groups(footer: pq.FileMetaData, positions: Ints | None) -> list[tuple[int, int, Ints]]:
+    """Give the row groups that hold ascending positions (all, without any): number, rows, positions within."""
+    sizes = [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
+    starts = np.cumsum([0, *sizes])
     if positions is None:
-        return list(range(footer.num_row_groups)), None
-    sizes = np.array([footer.row_group(i).num_rows for i in range(footer.num_row_groups)], np.int64)
-    starts = np.cumsum(sizes) - sizes
-    groups = np.searchsorted(starts, positions, side="right") - 1
-    chosen = np.unique(groups)
-    shift = np.zeros(len(sizes), np.int64)
-    shift[chosen] = starts[chosen] - (np.cumsum(sizes[chosen]) - sizes[chosen])
-    return chosen.tolist(), positions - shift[groups]
+        return [(number, size, np.empty(0, np.int64)) for number, size in enumerate(sizes)]
+    cuts = np.searchsorted(positions, starts)
+    return [
+        (number, size, positions[cuts[number] : cuts[number + 1]] - starts[number])
+        for number, size in enumerate(sizes)
+        if cuts[number] < cuts[number + 1]
+    ]
 
 
 def _completed(read: pa.Table, columns: pa.Schema, values: Mapping[str, str | None], count: int) -> pa.Table:

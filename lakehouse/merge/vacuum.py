@@ -1,6 +1,7 @@
 """Vacuum: deletes the data files and deletion vectors that no retained version of a table needs.
 
-delta-rs's own vacuum knows no vectors: in its full mode it deletes live ones, else it keeps dead ones for good.
+delta-rs's own vacuum knows no vectors: in its full mode it would delete live ones that do not lie in a hidden folder,
+else it keeps dead ones for good.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from deltalake import DeltaTable
 
 from lakehouse.lake import Lake
 from lakehouse.merge.log import Action, DeltaLog, Snapshot, data_file
+from lakehouse.merge.vectors import FOLDER
 
 BATCH = 1000  # objects deleted by one request
 _OURS = re.compile(r"(.*/)?(deletion_vector_[0-9a-f-]{36}\.bin|[^/_.][^/]*\.parquet)")
-_HIDDEN = re.compile(r"[_.][^/=]*/")  # a folder of the format's own; a partition's folder has an equals sign
+_HIDDEN = re.compile(rf"(?!{FOLDER}/)[_.][^/=]*/")  # folders that are none of ours; a partition's has an equals sign
 
 
 @dataclass(frozen=True)

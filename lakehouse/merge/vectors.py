@@ -21,6 +21,9 @@ from lakehouse.errors import TableRefused
 
 MAGIC = 1681511377
 FORMAT = b"\x01"
+# Where our vector files lie, below the table: in a folder that other tools' vacuum takes for hidden. The full vacuum of
+# delta-rs knows no vectors and would delete live ones. (The protocol lets any prefix stand before a vector's id.)
+FOLDER = "_vectors"
 _HEAD = struct.Struct("<IQ")  # magic, buckets
 _HIGH = struct.Struct("<I")  # the high 32 bits of a bucket's rows
 _WORD = struct.Struct(">I")  # length, CRC-32
@@ -106,16 +109,15 @@ def from_blob(blob: bytes) -> BitMap:
 
 
 def pack(vectors: Sequence[BitMap]) -> tuple[str, bytes, list[Descriptor]]:
-    """Give the name and the bytes of a new file that holds the vectors, and their descriptors in order."""
-    named = uuid.uuid4()
-    where = to_z85(named.bytes)
+    """Give the path and the bytes of a new file that holds the vectors, and their descriptors in order."""
+    where = FOLDER + to_z85(uuid.uuid4().bytes)
     parts, at, descriptors = [FORMAT], len(FORMAT), []
     for rows in vectors:
         blob = to_blob(rows)
         parts += [_WORD.pack(len(blob)), blob, _WORD.pack(zlib.crc32(blob))]
         descriptors.append(Descriptor("u", where, len(blob), len(rows), at))
         at += len(blob) + 2 * _WORD.size
-    return _file_name(where), b"".join(parts), descriptors
+    return descriptors[0].path, b"".join(parts), descriptors
 
 
 def span(descriptor: Descriptor) -> tuple[int, int]:

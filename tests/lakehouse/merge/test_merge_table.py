@@ -29,7 +29,7 @@ from tests.lakehouse.merge.tables import (
 STEPS = st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0.0, 0.1, 0.5, 1.0])), min_size=1, max_size=6)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(STEPS, st.randoms(use_true_random=False), st.booleans())
 def test_every_reader_sees_each_version_as_it_was_written(
     steps: list[tuple[int, float]],

@@ -239,3 +239,16 @@ def test_a_writer_goes_on_after_a_vacuum(lake: Lake) -> None:
 
 def test_there_is_nothing_to_vacuum_where_no_table_is(local: Lake) -> None:
     assert vacuum(local, "t", NONE).data_files == 0
+
+
+def test_the_full_vacuum_of_delta_rs_finds_no_vector_to_destroy(lake: Lake) -> None:
+    table = merge_table(lake, partition_by=("region",))
+    writer = Writer(table)
+    writer.apply(range(20))
+    writer.apply([], [0, 7])
+    writer.apply([], [8])
+    aged(lake)
+    read = DeltaTable(lake.table_uri("t"), storage_options=dict(lake.storage_options))
+    read.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)
+    live = sorted(writer.live)
+    assert by_deltalake(lake) == by_duckdb(lake) == by_location(merge_table(lake, partition_by=("region",))) == live
