@@ -21,6 +21,7 @@ from lakehouse.errors import LakehouseError
 
 OK, PROBLEM, USAGE, INTERRUPTED = 0, 1, 2, 130
 LAKE_VARIABLE, KAFKA_VARIABLE, CLUSTER_VARIABLE = "TIDEGATE_LAKE", "TIDEGATE_KAFKA", "TIDEGATE_CLUSTER"
+SOURCE_VARIABLE = "TIDEGATE_SOURCE"
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 contract_app = typer.Typer(no_args_is_help=True, help="Work with stream contracts.")
@@ -147,6 +148,45 @@ def status(
     else:
         show_status(found, out)
     raise typer.Exit(OK if found.healthy else PROBLEM)
+
+
+@app.command(epilog="Example: tidegate verify --stream users --source postgresql://reader@db/shop --wait 60")
+def verify(
+    stream: Annotated[str, typer.Option("--stream", help="Which stream's current table.")],
+    source: Annotated[
+        str,
+        typer.Option("--source", envvar=SOURCE_VARIABLE, help="The database's URL; its password may be in PGPASSWORD."),
+    ],
+    lake: LakeUri,
+    contracts: Contracts,
+    keys: Keys = None,
+    table: Annotated[
+        list[str] | None,
+        typer.Option("--table", help="SCHEMA.TABLE of the source; else as the topics say (repeatable)."),
+    ] = None,
+    first: Annotated[int, typer.Option(help="How many differences to list.", min=0)] = 20,
+    wait: Annotated[float, typer.Option(help="Seconds to go on comparing while they differ.", min=0)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Compare a stream's current table with the table it came from: counts, keys, checksums of every column.
+
+    Exit code 0: equal; 1: different; 2: they could not be compared.
+    """
+    from jobs.verify import verify as compare
+    from jobs.verify_report import as_dict, show_verification
+
+    try:
+        found = compare(
+            stream, contracts, lake, source, keys=keys, tables=tuple(table or ()), first=first, wait_seconds=wait
+        )
+    except (TidegateError, LakehouseError, ContractError, ValueError, OSError) as error:
+        err.print(escape(str(error)), highlight=False, soft_wrap=True)
+        raise typer.Exit(USAGE) from None
+    if as_json:
+        print(json.dumps(as_dict(found), default=str))
+    else:
+        show_verification(found, out)
+    raise typer.Exit(OK if found.comparison.equal else PROBLEM)
 
 
 @app.command(epilog="Example: tidegate pause orders --lake ./lake")

@@ -5,7 +5,9 @@ TidegateError
 ├── JobRefused           the cluster or `flink run` refused the job
 ├── JobFailed            the job ended before its work was done
 ├── KafkaProblem         brokers, topics or offsets are not as the run needs them
-└── RunRefused           the run would lose or repeat data; the message says what to decide
+├── RunRefused           the run would lose or repeat data; the message says what to decide
+├── SourceUnreadable     the source database cannot be read as the contract says
+└── CannotCompare        a current table and its source cannot be compared
 """
 
 from __future__ import annotations
@@ -33,3 +35,11 @@ class KafkaProblem(TidegateError):
 
 class RunRefused(TidegateError):
     """The run would lose or repeat data; the message says what to decide."""
+
+
+class SourceUnreadable(TidegateError):
+    """The source database cannot be read as the contract says; the message never holds a password."""
+
+
+class CannotCompare(TidegateError):
+    """A current table and its source cannot be compared; the message says why."""

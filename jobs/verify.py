@@ -1,0 +1,114 @@
+"""Verify: is a stream's current table what the source table is now?"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from contracts.columns import own_schema
+from contracts.load import load_contracts
+from contracts.model import Contract
+from jobs.credentials import key_ring, lake_options
+from jobs.errors import CannotCompare
+from jobs.sides import Current, as_stored
+from jobs.source import Source, SourceTable, column_of
+from lakehouse.lake import Lake
+from udfs.comparison import Comparison, compare
+from udfs.keys import KeyRing, require_keys
+
+POLL_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What came of one comparison."""
+
+    contract: Contract
+    tables: Sequence[SourceTable]
+    version: int  # of the current table
+    comparison: Comparison
+    left_out: dict[str, str] = field(default_factory=dict)  # columns that were not compared, and why
+
+
+def verify(
+    stream: str,
+    contracts: Path,
+    lake_uri: str,
+    source_url: str,
+    *,
+    keys: Path | None = None,
+    tables: Sequence[str] = (),
+    first: int = 20,
+    wait_seconds: float = 0,
+    told: Callable[[Verification], None] | None = None,
+) -> Verification:
+    """Compare a stream's current table with its source; while they differ, again until the time is over.
+
+    Raises TidegateError, LakehouseError or ContractError when they cannot be compared.
+    """
+    contract = _contract(stream, contracts)
+    ring = key_ring(str(keys) if keys else None)
+    require_keys([contract], ring)
+    lake = Lake.open(lake_uri, lake_options())
+    until = time.monotonic() + wait_seconds
+    while True:
+        found = verify_once(contract, lake, source_url, ring, tables, first)
+        if found.comparison.equal or time.monotonic() >= until:
+            return found
+        if told is not None:
+            told(found)
+        time.sleep(min(POLL_SECONDS, max(until - time.monotonic(), 0)))
+
+
+def verify_once(
+    contract: Contract, lake: Lake, source_url: str, keys: KeyRing, named: Sequence[str] = (), first: int = 20
+) -> Verification:
+    """Compare the newest version of a current table with one snapshot of the source."""
+    _check_comparable(contract, lake)
+    with Source.open(source_url) as source:
+        tables = source.tables(contract, named)
+        left_out = _left_out(contract, tables)
+        columns = [name for name in own_schema(contract).names if name not in left_out]
+        uncovered = [f.name for f in contract.key if f.name in left_out]
+        if uncovered:
+            raise CannotCompare(f"{contract.stream}: the key column {uncovered[0]} {left_out[uncovered[0]]}")
+        current = Current(contract, lake, keys, columns)
+        now_ms = time.time_ns() // 1_000_000
+        comparison = compare(
+            lambda: (as_stored(rows, contract, keys, columns, now_ms) for rows in source.read(contract, tables)),
+            current.read,
+            [f.name for f in contract.key],
+            columns,
+            first,
+        )
+    return Verification(contract, tables, current.version, comparison, left_out)
+
+
+def _contract(stream: str, folder: Path) -> Contract:
+    contracts = {contract.stream: contract for contract in load_contracts(folder, dict(os.environ))}
+    if stream not in contracts:
+        raise CannotCompare(f"there is no stream {stream} in {folder}: choose from {', '.join(sorted(contracts))}")
+    return contracts[stream]
+
+
+def _check_comparable(contract: Contract, lake: Lake) -> None:
+    if not contract.key:
+        raise CannotCompare(f"{contract.stream} has no key, and so no current table: there is nothing to compare")
+    if contract.stream not in lake.tables():
+        advice = "run the pipeline first" if "current" in contract.tables else "add `current` to the contract's tables"
+        raise CannotCompare(f"the lake {lake.uri} holds no table {contract.stream}: {advice}")
+
+
+def _left_out(contract: Contract, tables: Sequence[SourceTable]) -> dict[str, str]:
+    """Give the columns that cannot be compared, with the reason, as the end of a sentence."""
+    found = {}
+    for table in tables:
+        for name, column in column_of(contract, table).items():
+            if column is None:
+                found[name] = f"is not in {table}"
+            elif column in table.generated:
+                found[name] = f"is generated in {table}: no change event holds it"
+    return found
