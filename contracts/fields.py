@@ -94,7 +94,7 @@ def read_columns(table: Mapping[str, Any], place: Place, envelope: Envelope, fau
         if written.get("transformLogic"):
             columns.derived.append(_derived(written, kind, settings, here, faults))
         else:
-            columns.fields.append(_field(written, kind, settings, here, faults))
+            columns.fields.append(_field(written, kind, settings, envelope, here, faults))
         if written.get("partitioned"):
             partitions.append((written.get("partitionKeyPosition", -1), index, name))
     columns.partition_by = tuple(name for _, _, name in sorted(partitions))
@@ -104,7 +104,9 @@ def read_columns(table: Mapping[str, Any], place: Place, envelope: Envelope, fau
     return columns
 
 
-def _field(written: Mapping[str, Any], kind: ColumnType, settings: Settings, place: Place, faults: Faults) -> Field:
+def _field(  # noqa: PLR0917 (what one column of a document is read with)
+    written: Mapping[str, Any], kind: ColumnType, settings: Settings, envelope: Envelope, place: Place, faults: Faults
+) -> Field:
     keyed = bool(written.get("primaryKey"))
     position = written.get("primaryKeyPosition", -1)
     unit = settings["timeUnit"].value if "timeUnit" in settings else None
@@ -121,14 +123,31 @@ def _field(written: Mapping[str, Any], kind: ColumnType, settings: Settings, pla
         key_position=(position if position > 0 else 1) if keyed else None,
         private=private or mask is not None,
         mask=mask,
+        generated=_is_generated(written, settings, envelope, faults),
         time_unit=unit,
     )
+
+
+def _is_generated(written: Mapping[str, Any], settings: Settings, envelope: Envelope, faults: Faults) -> bool:
+    if "generated" not in settings or not settings["generated"].value:
+        return False
+    why = None
+    if written.get("primaryKey"):
+        why = "is part of the key"
+    elif written.get("required"):
+        why = "is required, which no streamed change would meet"
+    elif envelope is Envelope.PLAIN:
+        why = "stands in plain events, which hold it or not as they like"
+    if why is not None:
+        remedy = "Leave `generated` out, or derive the column with `transformLogic`"
+        faults.add(settings["generated"].place, f"the generated column {written['name']!r} {why}", remedy)
+    return True
 
 
 def _derived(written: Mapping[str, Any], kind: ColumnType, settings: Settings, place: Place, faults: Faults) -> Derived:
     if written.get("primaryKey"):
         faults.add((*place, "primaryKey"), "a derived column cannot be part of the key", "Leave primaryKey out")
-    for name in sorted(set(settings) & {"aliases", "timeUnit", "plainStorage"}):
+    for name in sorted(set(settings) & {"aliases", "generated", "timeUnit", "plainStorage"}):
         faults.add(settings[name].place, f"{name!r} says nothing about a derived column", "Leave it out")
     mask = _mask(kind, settings, False, faults)
     private = _is_private(written)

@@ -137,6 +137,7 @@ class Field:
     key_position: int | None = None  # 1, 2, ... in the key
     private: bool = False
     mask: Mask | None = None
+    generated: bool = False  # computed by the source: in its snapshots, not in its streamed changes
     time_unit: str | None = None  # of a plain event's number: s, ms, us; None: ISO 8601 text, or as Debezium says
 
     @property

@@ -64,7 +64,10 @@ def _check_sent(reads: Iterable[str], contract: Contract, columns: Columns, plac
         return
     by_name = {field.name: field for field in contract.fields}
     for name in sorted(set(reads) & set(by_name)):
-        if may_be_unset(by_name[name], contract.full_identity, columns.settings[name]):
+        if by_name[name].generated:
+            remedy = "Write out what the source computes"
+            faults.add(place, f"the SQL reads {name!r}, a generated column, which is in no streamed change", remedy)
+        elif may_be_unset(by_name[name], contract.full_identity, columns.settings[name]):
             message = f"the SQL reads {name!r}, whose unchanged value PostgreSQL may leave out of an update (TOAST)"
             remedy = "Set REPLICA IDENTITY FULL and `identity: full`, or STORAGE PLAIN and `plainStorage: true`"
             faults.add(place, message, remedy)

@@ -11,9 +11,6 @@ from contracts.masking import MASK_KINDS
 from contracts.model import Contract, Derived, Field, StateTables, Storage, Truncate, Vanished
 from contracts.odcs import Settings, suggestion
 
-# What the setting's parts are about, where it is not both tables.
-ABOUT = {"tracked": "history", "deletes": "current"}
-
 
 def read_state(settings: Settings, tables: tuple[str, ...], columns: Columns, faults: Faults) -> StateTables:
     """Give how the tables that know each key's last change are kept."""
@@ -23,13 +20,9 @@ def read_state(settings: Settings, tables: tuple[str, ...], columns: Columns, fa
     if not {"current", "history"} & set(tables):
         remedy = "Add `current`, `history` or both to the setting `tables`, or leave `state` out"
         faults.add(place, "the stream keeps no table that `state` is about", remedy)
-    else:
-        for part, kind in ABOUT.items():
-            if part in written and kind not in tables:
-                remedy = f"Add `{kind}` to the setting `tables`, or leave `{part}` out"
-                faults.add(
-                    (*place, part), f"{part!r} is about the table {kind!r}, which the stream does not keep", remedy
-                )
+    elif "tracked" in written and "history" not in tables:
+        message = "'tracked' is about the table 'history', which the stream does not keep"
+        faults.add((*place, "tracked"), message, "Add `history` to the setting `tables`, or leave `tracked` out")
     if "tracked" in written:
         for index, name in enumerate(written["tracked"]):
             _check_tracked(name, (*place, "tracked", index), columns, faults)

@@ -15,6 +15,7 @@ Mask = npt.NDArray[np.bool_]
 
 INFINITY = "infinity"
 OUT_OF_RANGE = "out_of_range"
+NOT_SENT = "not_sent"  # of a column that the source computes and leaves out of its stream
 
 
 @dataclass(frozen=True)

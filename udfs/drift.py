@@ -61,6 +61,8 @@ class DriftWatch:
             if name not in self._known:
                 yield Drift(ADDED, name, None, kind, glimpse.row, glimpse.schema_id)
         for field in self._contract.fields:
+            if field.name not in present and field.generated and not glimpse.snapshot:
+                continue  # as the contract says
             if field.name not in present:
                 yield from self._absent(field, glimpse)
             elif glimpse.typed and self._contract.envelope is Envelope.DEBEZIUM:

@@ -7,10 +7,12 @@ from itertools import groupby
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from contracts.model import Contract, Encoding, Unrepresentable
 from udfs import kinds, slices
 from udfs.changes import Changes, Normalised, Rejects, SchemaSource
+from udfs.converted import NOT_SENT
 from udfs.decode_avro import decode_avro
 from udfs.decode_json import decode_json
 from udfs.decoded import Decoded, Piece, Refusal
@@ -71,7 +73,7 @@ def _refusals(parts: Sequence[Rows], contract: Contract) -> list[Refusal]:
         for part in parts:
             for name, flags in part.flags.items():
                 reason = f"a value in {name} cannot be stored"
-                bad = np.flatnonzero(slices.valid(flags))
+                bad = np.flatnonzero(slices.mask_of(pc.not_equal(flags, NOT_SENT)))
                 refusals += [Refusal(int(part.row[i]), "normalise", f"unrepresentable:{name}", reason) for i in bad]
     return refusals
 

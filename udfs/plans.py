@@ -22,6 +22,7 @@ class Plan:
     names: dict[str, tuple[str, ...]]  # field -> names it may have in a message, the current one first
     adjusted: dict[str, tuple[str, ...]]  # the same as Avro writes them
     schema: pa.Schema  # of a Changes table
+    generated: tuple[int, ...]  # places of fields that streamed changes do not hold
 
     @property
     def plain(self) -> bool:
@@ -32,7 +33,8 @@ class Plan:
 def _plan(contract: Contract) -> Plan:
     names = {f.name: (f.source, *f.aliases) for f in contract.fields}
     in_avro = {f.name: _in_avro(f) for f in contract.fields}
-    return Plan(contract, Shape.of(contract), names, in_avro, changes_table_schema(contract))
+    generated = tuple(place for place, f in enumerate(contract.fields) if f.generated)
+    return Plan(contract, Shape.of(contract), names, in_avro, changes_table_schema(contract), generated)
 
 
 def _in_avro(field: Field) -> tuple[str, ...]:

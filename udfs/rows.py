@@ -17,12 +17,14 @@ from udfs import envelope_tail, kinds, placeholders, position, slices, wire
 from udfs.arrays import spread
 from udfs.canonical import json_objects
 from udfs.changes import META, SchemaSource
-from udfs.converted import Converted, Mask, without
+from udfs.converted import NOT_SENT, Converted, Mask, without
 from udfs.decoded import SOURCE, Piece, Refusal, wrong_type
 from udfs.message_keys import header_keys, read_keys
 from udfs.plans import Plan
 from udfs.slices import Ints
 from udfs.wire import NO_HINT
+
+_WITH_IMAGE = pa.array(["c", "u", "r"])  # ops whose rows have an image after the change
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def rows_of(piece: Piece, records: pa.Table, plan: Plan, schemas: SchemaSource, 
     moved = _moved(piece, plan) if plan.contract.full_identity and not plan.plain else None
     if moved is not None:
         meta["_previous_key"] = pc.coalesce(meta["_previous_key"], moved)
+    for place in plan.generated:
+        _flag_unsent(columns, place, meta, plan)
     table = pa.Table.from_arrays([*columns.values, *(meta[name] for name in META.names)], schema=plan.schema)
     return Rows(piece.row, table, columns.unset, columns.flags, columns.refusals)
 
@@ -98,6 +102,17 @@ def _note(name: str, converted: Converted, piece: Piece, into: _Columns) -> None
         into.flags[name] = converted.flags if held is None else pc.coalesce(held, converted.flags)
     if converted.wrong is not None:
         into.refusals += [wrong_type(row, name) for row in piece.row[converted.wrong].tolist()]
+
+
+def _flag_unsent(into: _Columns, place: int, meta: Mapping[str, pa.Array], plan: Plan) -> None:
+    """Say of a generated column that a streamed change does not hold it: its null is no value of the source."""
+    name = plan.contract.fields[place].name
+    streamed = pc.and_(pc.is_in(meta["_op"], value_set=_WITH_IMAGE), meta["_snapshot"].is_null())
+    unsent = pc.and_(streamed, into.values[place].is_null())
+    if unsent.true_count:
+        reasons = pc.if_else(unsent, NOT_SENT, pa.scalar(None, pa.string()))
+        held = into.flags.get(name)
+        into.flags[name] = reasons if held is None else pc.coalesce(held, reasons)
 
 
 def _first(columns: list[pa.Array]) -> pa.Array:
@@ -148,7 +163,7 @@ def _without_image(piece: Piece) -> list[Refusal]:
     missing = slices.mask_of(piece.columns["after"].is_null())
     if not missing.any():
         return []
-    written = slices.mask_of(pc.is_in(piece.columns["op"], value_set=pa.array(["c", "u", "r"])))
+    written = slices.mask_of(pc.is_in(piece.columns["op"], value_set=_WITH_IMAGE))
     reason = "the change event has no image of the row after the change"
     return [Refusal(int(r), "decode", "no_envelope", reason) for r in piece.row[missing & written]]
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from contracts.model import Unrepresentable
 from tests import corpus
 from tests.corpus_truth import KEYLESS, WRONG_KEYS, comparable, differing, distinct, without, wrong
 from tests.udfs.corpus_state import ENCODINGS, TABLES, changes, contract, normalised, state
+from udfs.drift import DriftWatch
 from udfs.normalise import normalise
 
 
@@ -97,3 +101,18 @@ def test_a_signal_table_is_counted_where_the_contract_names_no_fields(encoding: 
     found = normalise(records, contract(encoding, "infrastructure"), corpus.schema, 1)
     assert set(found.kinds.to_pylist()) == {"signal"}
     assert len(found.changes) == 0
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_generated_column_is_there_in_snapshots_and_flagged_as_not_sent_in_the_stream(encoding: str) -> None:
+    of = contract(encoding, "gen_total")
+    fields = tuple(replace(f, generated=f.name == "total") for f in of.fields)
+    made = replace(of, fields=fields, unrepresentable=Unrepresentable.QUARANTINE)
+    found = normalise(corpus.records(encoding, "gen_total"), made, corpus.schema, now_ms=1)
+    assert not found.rejects, "the source is as the contract says"
+    reasons = found.changes.flags["total"].to_pylist()
+    rows = zip(found.changes.table.select(["_op", "total"]).to_pylist(), reasons, strict=True)
+    assert {(row["_op"], row["total"], reason) for row, reason in rows} == {
+        ("r", 3, None), ("r", 7, None), ("c", None, "not_sent"), ("u", None, "not_sent"),
+    }  # fmt: skip
+    assert DriftWatch(made).notes(found.glimpses, found.signs) == []
