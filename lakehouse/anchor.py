@@ -50,6 +50,8 @@ class AnchorState:
     last_counts: Mapping[str, int] = field(default_factory=dict)  # of this commit
     ranges: tuple[tuple[str, int, int, int, int], ...] = ()  # of this commit: topic, partition, first, last, records
     partitions: Mapping[Partition, PartitionState] = field(default_factory=dict)
+    floors: Mapping[str, tuple[tuple[int, int, int | None], ...]] = field(default_factory=dict)  # topic -> truncates
+    snapshots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # topic -> its newest snapshot
 
     def epochs(self) -> dict[str, int]:
         """Give the epoch of each topic."""
@@ -77,6 +79,8 @@ class AnchorState:
                 "last_counts": self.last_counts,
                 "ranges": self.ranges,
                 "partitions": partitions,
+                "floors": self.floors,
+                "snapshots": self.snapshots,
             }
         ).decode()
 
@@ -101,4 +105,6 @@ class AnchorState:
             last_counts=read["last_counts"],
             ranges=tuple(tuple(r) for r in read["ranges"]),
             partitions=partitions,
+            floors={topic: tuple((f[0], f[1], f[2]) for f in own) for topic, own in read.get("floors", {}).items()},
+            snapshots=read.get("snapshots", {}),
         )

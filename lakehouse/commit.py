@@ -19,6 +19,7 @@ from lakehouse.lake import Lake
 from lakehouse.plan import Earliest, GapOracle, Step, all_held, plan
 from lakehouse.progress import Partition
 from lakehouse.segments import SectionRef
+from lakehouse.state.floors import merged, raised
 from lakehouse.table import Contested
 from lakehouse.tables import KeptTable, tables_of
 from lakehouse.tableset import TableSet
@@ -150,12 +151,19 @@ class StreamTables:
         self._verify(state, identity)
         for steps in chunks_of(plan(refs, progress, *oracles), self._max_rows):
             loaded = load(sections, steps)
-            judged = judge(self.contract, loaded, state, self._epochs, now_ms)
+            judged = self._floored(judge(self.contract, loaded, state, self._epochs, now_ms), state)
             state = self._stamped(state, steps, loaded, judged, identity)
             self._commit_tables(loaded, judged, state)
             progress |= loaded.lasts
             self._known = (time.monotonic(), dict(progress))
             yield judged
+
+    def _floored(self, judged: Judged, state: AnchorState) -> Judged:
+        """Give the batch with the floors that truncates set, before and in it."""
+        new = raised(self.contract, judged.batch, self._epochs)
+        floors = merged(state.floors, new)
+        batch = replace(judged.batch, floors=floors, raised=merged({}, new))
+        return replace(judged, batch=batch)
 
     def _verify(self, state: AnchorState, identity: TopicIdentity | None) -> None:
         """Raise when the topics are not those that the tables were filled from, or their epoch is over."""
@@ -211,6 +219,7 @@ class StreamTables:
                 for r in step.ranges
             ),
             partitions=partitions,
+            floors=judged.batch.floors,
         )
 
 

@@ -22,6 +22,7 @@ LakehouseError
     |-- StateMissing             a table has progress, but its log no longer says the rest
     |-- KeyPinChanged            a deterministic mask now has another key
     |-- EpochOver                another start went on with a new epoch of a topic
+    |-- TruncateRefused          the source was truncated, and the contract says to stop there
     |-- SchemaRefused            the table's columns are not the contract's
     `-- TableRefused             the table cannot take what we write
 """
@@ -158,6 +159,17 @@ class EpochOver(FatalError):  # noqa: N818
         super().__init__(
             f"stream {stream}: the tables are at epoch {stored} of topic {topic}, this run was started for "
             f"epoch {own}. Start the pipeline again: it continues with the epoch of the tables."
+        )
+
+
+class TruncateRefused(FatalError):  # noqa: N818
+    """The source was truncated, and the contract's policy is to stop."""
+
+    def __init__(self, stream: str, topic: str, partition: int, offset: int) -> None:
+        super().__init__(
+            f"stream {stream}: the record at {topic}/{partition} offset {offset} says that the source was truncated. "
+            "Write in the contract's setting `state` either `truncate: apply` (older rows leave current, their "
+            "versions end) or `truncate: ignore`, then resume the stream."
         )
 
 

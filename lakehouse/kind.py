@@ -13,6 +13,8 @@ from contracts.columns import WITHHELD_META
 from contracts.model import Contract
 from lakehouse.groups import Partition
 
+Floor = tuple[int, int, int | None]  # rank (major, minor) of a truncate, and when it happened (us)
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -22,6 +24,8 @@ class Batch:
     rejects: pa.Table  # contracts.columns.QUARANTINE
     withheld: pa.Table = field(default_factory=WITHHELD_META.empty_table)  # contracts.columns.withheld_schema
     highest: Mapping[Partition, tuple[int, int]] = field(default_factory=dict)  # each partition's position before
+    floors: Mapping[str, tuple[Floor, ...]] = field(default_factory=dict)  # by topic, with those of this batch
+    raised: Mapping[str, tuple[Floor, ...]] = field(default_factory=dict)  # by this batch
 
     def beyond(self, progress: Mapping[Partition, int], cuts: Mapping[Partition, int]) -> Batch:
         """Give what a table with its own progress still lacks; cuts say where the batch begins."""

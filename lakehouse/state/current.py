@@ -10,25 +10,20 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from contracts.model import Contract
 from lakehouse.groups import NONE, Flags, Ints
+from lakehouse.kind import Floor
 from lakehouse.merge.keys import Keys
 from lakehouse.state.candidates import NEW, NOWHERE, Candidates, Rows, assembled
 from lakehouse.state.columns import CURRENT_META, REST, current_schema, memory_schema, toastable
 from lakehouse.state.events import ALIVE, DEAD, NOTE, Events, lists_of
-from lakehouse.state.indexed import REMEMBERS, Change, IndexedTable
+from lakehouse.state.floors import Floors, above_floors, locations_below
+from lakehouse.state.indexed import FLAGS, REMEMBERS, Change, IndexedTable
 from lakehouse.state.known import Known, gather_known
 from lakehouse.state.memo import write_memo
 from lakehouse.state.settling import Sources, memo_of, shaped, unchanged
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a batch does to both tables."""
-
-    current: Change
-    memory: Change
 
 
 @dataclass(frozen=True)
@@ -52,8 +47,41 @@ class Current:
         self._columns = (*toastable(contract), REST) if self._soft else toastable(contract)
         self._schema, self._memory_schema = current_schema(contract), memory_schema(contract)
 
-    def outcome(self, events: Events, now_us: int) -> Outcome:
-        """Give the changes that the events make, on top of the tables' snapshots. now_us: when deletes are recorded."""
+    def outcome(self, events: Events, now_us: int, floors: Floors, raised: Floors) -> dict[str, Change]:
+        """Give the changes that events make to current and memory, on top of their snapshots.
+
+        now_us: when deletes are recorded. floors: of the truncates so far; raised: those of this batch.
+        """
+        if floors:
+            above = above_floors(events.rows["_topic"], events.major, events.minor, floors)
+            above |= events.what == DEAD  # history asks the memory when a version ended
+            events = events if above.all() else events.take(np.flatnonzero(above))
+        changes = self._changes(events, now_us)
+        return {**changes, "current": self._floored(changes["current"], raised)} if raised else changes
+
+    def _floored(self, change: Change, raised: Floors) -> Change:
+        """Take out what stands below the floors that were raised, stored or about to be."""
+        new = change.append
+        above = above_floors(new["_topic"], new["_order_major"].to_numpy(), new["_order_minor"].to_numpy(), raised)
+        rows, removed = [new.filter(pa.array(above))], [change.remove & ~FLAGS]
+        for topic, own in raised.items():
+            below = np.setdiff1d(locations_below(self.current, topic, own[-1]) & ~FLAGS, removed[0])
+            removed.append(below)
+            if self._soft:
+                rows += [
+                    self._truncated(part, own[-1]) for part in (self.current.rows(below), new.filter(pa.array(~above)))
+                ]
+        return Change(pa.concat_tables(rows), np.concatenate(removed))
+
+    def _truncated(self, rows: pa.Table, floor: Floor) -> pa.Table:
+        """Give rows as a truncate leaves them where deleted rows stay."""
+        left = rows.filter(pc.invert(rows["_deleted"]))
+        kept, count = rows.filter(rows["_deleted"]), len(left)
+        ranks = {"_order_major": np.full(count, floor[0]), "_order_minor": np.full(count, floor[1])}
+        told = {**ranks, "_deleted": pa.repeat(True, count), "_op": pa.repeat("t", count)}
+        return pa.concat_tables([kept, shaped(left, self._schema, told)])
+
+    def _changes(self, events: Events, now_us: int) -> dict[str, Change]:
         groups = self._groups(events)
         simple = ~groups.complex & groups.newer
         last = groups.last[simple]
@@ -65,15 +93,16 @@ class Current:
         records = [self._plain_records(events, self._unrecorded(events, deletes), now_us)]
         if groups.complex.any():
             settled = self._settled(events, groups, now_us)
-            rows.append(settled.current.append)
-            removed.append(settled.current.remove)
-            records.append(settled.memory.append)
-            forgotten = settled.memory.remove
+            rows.append(settled["current"].append)
+            removed.append(settled["current"].remove)
+            records.append(settled["memory"].append)
+            forgotten = settled["memory"].remove
         else:
             forgotten = np.zeros(0, np.int64)
-        return Outcome(
-            Change(pa.concat_tables(rows), np.concatenate(removed)), Change(pa.concat_tables(records), forgotten)
-        )
+        return {
+            "current": Change(pa.concat_tables(rows), np.concatenate(removed)),
+            "memory": Change(pa.concat_tables(records), forgotten),
+        }
 
     @staticmethod
     def _was_there(events: Events, groups: _Groups) -> Flags:
@@ -159,7 +188,7 @@ class Current:
             rows = rows.drop_columns([name])
         return _records(rows, events.major[where], events.minor[where], self._memory_schema, now_us)
 
-    def _settled(self, events: Events, groups: _Groups, now_us: int) -> Outcome:
+    def _settled(self, events: Events, groups: _Groups, now_us: int) -> dict[str, Change]:
         """Settle the complex groups from all that is known of their keys."""
         chosen = np.flatnonzero(groups.complex[groups.of])
         number = np.cumsum(groups.complex) - 1
@@ -173,7 +202,10 @@ class Current:
         )
         candidates = known.candidates
         sources = {name: candidates.sources(name, known.links) for name in self._columns}
-        return Outcome(self._rows(candidates, known, sources), self._records(candidates, known, sources, now_us))
+        return {
+            "current": self._rows(candidates, known, sources),
+            "memory": self._records(candidates, known, sources, now_us),
+        }
 
     def _rows(self, c: Candidates, known: Known, sources: Sources) -> Change:
         """Give what becomes of the groups' rows in current."""
@@ -267,5 +299,5 @@ def _records(
         schema.field("_recorded_at").type
     )
     if "_time" not in rows.column_names:
-        columns["_time"] = pa.compute.coalesce(rows["_source_time"], rows["_event_time"])
+        columns["_time"] = pc.coalesce(rows["_source_time"], rows["_event_time"])
     return shaped(rows, schema, columns)

@@ -18,6 +18,7 @@ from lakehouse.merge.keys import Keys
 from lakehouse.state.candidates import NEW, NOWHERE, Candidates, Rows, assembled
 from lakehouse.state.columns import history_schema, toastable
 from lakehouse.state.events import ALIVE, NOTE, Events, lists_of
+from lakehouse.state.floors import Floors, above_floors, clipped, locations_below
 from lakehouse.state.indexed import CLOSED, FLAGS, REMEMBERS, Change, IndexedTable
 from lakehouse.state.known import gather_known
 from lakehouse.state.memo import write_memo
@@ -42,14 +43,37 @@ class History:
         self._columns = toastable(contract)
         self._schema = history_schema(contract)
 
-    def outcome(self, events: Events) -> Change:
-        """Give the change that the events make, on top of the snapshots of history and memory."""
+    def outcome(self, events: Events, floors: Floors, raised: Floors) -> Change:
+        """Give the change that the events make, on top of the snapshots of history and memory.
+
+        floors: of the truncates so far; raised: those of this batch.
+        """
+        change = self._change(events, floors)
+        return self._floored(change, raised) if raised else change
+
+    def _floored(self, change: Change, raised: Floors) -> Change:
+        """End the stored versions that reach over a floor that was raised, but for those written anyway."""
+        parts, removed = [change.append], [change.remove & ~FLAGS]
+        for topic, own in raised.items():
+            for floor in own:  # the lowest first: a version ends at the first floor above it
+                time = pa.scalar(floor[2], pa.int64()).cast(self._schema.field("_valid_to").type)
+                left = np.setdiff1d(locations_below(self.history, topic, floor) & ~FLAGS, np.concatenate(removed))
+                end = self.history.rows(left, ["_valid_to"])["_valid_to"]
+                left = left[pc.fill_null(pc.greater(end, time), True).to_numpy()]
+                parts.append(self._closed(self.history.rows(left), pa.repeat(time, len(left))))
+                removed.append(left)
+        return Change(pa.concat_tables(parts), np.concatenate(removed))
+
+    def _change(self, events: Events, floors: Floors) -> Change:
         events = events.take(np.flatnonzero(events.what != NOTE))  # what waits in quarantine is no version
         groups = self._groups(events)
-        change = self._continued(events, groups)
+        if floors:  # a version that a truncate ended may end earlier
+            late = ~above_floors(events.rows["_topic"], events.major, events.minor, floors)
+            groups.complex[groups.of[late]] = True
+        change = self._continued(events, groups, floors)
         if not groups.complex.any():
             return change
-        settled = self._settled(events, groups)
+        settled = self._settled(events, groups, floors)
         return Change(
             pa.concat_tables([change.append, settled.append]), np.concatenate([change.remove, settled.remove])
         )
@@ -74,7 +98,7 @@ class History:
             marked[of[events.linked_in | events.linked_out]] = True
         return _Groups(keys, of, open_version, marked)
 
-    def _continued(self, events: Events, groups: _Groups) -> Change:
+    def _continued(self, events: Events, groups: _Groups, floors: Floors) -> Change:
         """Give the versions of simple keys, and their open ones closed."""
         order = np.lexsort((events.minor, events.major, groups.of))
         order = order[~groups.complex[groups.of[order]]]
@@ -90,11 +114,29 @@ class History:
         follows[:-1][first[1:]] = NOWHERE
         follows[-1:] = NOWHERE
         alive = events.what[order] == ALIVE
-        made = self._versions(events, order[alive], times.filter(pa.array(alive)), _at(times, follows[alive]))
+        position = np.stack([events.major[order], events.minor[order]], axis=1)
+        end = self._ends(events.rows["_topic"].take(pa.array(order[alive])), position, alive, follows, times, floors)
+        made = self._versions(events, order[alive], times.filter(pa.array(alive)), end)
         closing = np.flatnonzero(first & (groups.open[group] != NONE))
         stored = groups.open[group[closing]]
-        closed = self._closed(self.history.rows(stored), times.take(pa.array(closing)))
+        rows = self.history.rows(stored)
+        begun = np.stack([rows["_order_major"].to_numpy(), rows["_order_minor"].to_numpy()], axis=1)
+        closed = self._closed(
+            rows, clipped(rows["_topic"], begun, position[closing], times.take(pa.array(closing)), floors)
+        )
         return Change(pa.concat_tables([closed, made]), stored)
+
+    @staticmethod
+    def _ends(  # noqa: PLR0917 (all of one table)
+        topics: pa.ChunkedArray, position: Ints, which: Flags, follows: Rows, times: pa.Array, floors: Floors
+    ) -> pa.Array:
+        """Give when versions end: at what follows them, or at a truncate before it."""
+        end = _at(times, follows[which])
+        if not floors:
+            return end
+        last = np.full((1, 2), np.iinfo(np.int64).max)
+        follower = np.concatenate([position, last])[follows[which]]
+        return clipped(topics, position[which], follower, end, floors)
 
     def _versions(self, events: Events, where: Rows, begin: pa.Array, end: pa.Array) -> pa.Table:
         told = {
@@ -109,7 +151,7 @@ class History:
     def _closed(self, rows: pa.Table, end: pa.Array) -> pa.Table:
         return shaped(rows, self._schema, {"_valid_to": end, "_is_current": pa.repeat(False, len(rows))})
 
-    def _settled(self, events: Events, groups: _Groups) -> Change:
+    def _settled(self, events: Events, groups: _Groups, floors: Floors) -> Change:
         """Settle the other keys from all their versions."""
         chosen = np.flatnonzero(groups.complex[groups.of])
         number = np.cumsum(groups.complex) - 1
@@ -125,7 +167,10 @@ class History:
         sources = {name: c.sources(name, known.links) for name in self._columns}
         times = _times(c.rows)
         versions = np.flatnonzero(c.counts & (c.what == ALIVE))
-        end = _at(times, _followers(c)[versions])
+        whole = np.zeros(len(c), np.bool_)
+        whole[versions] = True
+        position = np.stack([c.major, c.minor], axis=1)
+        end = self._ends(c.rows["_topic"].take(pa.array(versions)), position, whole, _followers(c), times, floors)
         stored = c.location[versions] != NEW
         same = stored & unchanged(c, known, versions, sources) & _equal(c.rows["_valid_to"], versions, end)
         write = versions[~same]

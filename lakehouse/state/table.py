@@ -48,12 +48,11 @@ class StreamState:
                 table.table.open()
             table.follow()
         events = events_of(self.contract, batch.rows, batch.withheld, self._epochs, batch.highest)
-        outcome = Current(self.contract, self.tables["current"], self.tables["memory"]).outcome(
-            events, time.time_ns() // 1000
-        )
-        changes = {"current": outcome.current, "memory": outcome.memory}
+        current = Current(self.contract, self.tables["current"], self.tables["memory"])
+        changes = current.outcome(events, time.time_ns() // 1000, batch.floors, batch.raised)
         if "history" in self.tables:
-            changes["history"] = History(self.contract, self.tables["history"], self.tables["memory"]).outcome(events)
+            history = History(self.contract, self.tables["history"], self.tables["memory"])
+            changes["history"] = history.outcome(events, batch.floors, batch.raised)
         return changes
 
 

@@ -45,13 +45,26 @@ def contract(composite: bool = False, **state: Any) -> Contract:
 class Source:
     """A table that remembers its rows, its changelog, and what was sent of every change."""
 
-    def __init__(self, seed: int, of: Contract, *, keys: int = 5, partitions: int = 3) -> None:
+    def __init__(
+        self,
+        seed: int,
+        of: Contract,
+        *,
+        keys: int = 5,
+        partitions: int = 3,
+        truncates: bool = False,
+        withholds: bool = False,
+        renames: bool = True,
+    ) -> None:
         self.random = random.Random(seed)
         self.contract = of
         self.keys = [field.name for field in of.key]
         self.rows: dict[Key, Row] = {}
         self.versions: dict[Key, list[tuple[int, int | None, Row]]] = {}  # key -> (from, to, row)
         self.events: list[Row] = []  # in the order of the source, with the partition each goes to
+        self.withheld: list[Row] = []  # changes that a rule or the filter kept out, among the events
+        self.stale: dict[Key, int] = {}  # key -> position of the newest change in quarantine
+        self._truncates, self._withholds, self._renames = truncates, withholds, renames
         self._many = keys
         self._partitions = partitions
         self._lsn = 1000
@@ -66,6 +79,9 @@ class Source:
             self._commit = self._lsn
 
     def _statement(self) -> None:
+        if self._truncates and self.random.random() < 0.04:
+            self._truncate()
+            return
         key = self._key()
         if key not in self.rows:
             self._insert(key)
@@ -73,10 +89,30 @@ class Source:
         chance = self.random.random()
         if chance < 0.15:
             self._delete(key)
-        elif chance < 0.35:
+        elif chance < 0.35 and self._renames:
             self._rename(key, self._key())
+        elif chance < 0.5 and self._withholds:
+            self._withhold(key)
         else:
             self._update(key)
+
+    def _truncate(self) -> None:
+        self._lsn += 10
+        for key in self.rows:
+            self._close(key)
+        self.rows.clear()
+        self._send("t", dict.fromkeys(self.keys))
+
+    def _withhold(self, key: Key) -> None:
+        """Update a row so that a rule quarantines the change, or that it leaves the filter."""
+        self._lsn += 10
+        kind = self.random.choice(["rejected", "dropped", "filtered"])
+        if kind == "filtered":
+            self._close(key)
+            self.rows.pop(key)
+        else:
+            self.stale[key] = self._lsn
+        self._send("u", dict(zip(self.keys, key, strict=True)), _kind=kind)
 
     def _key(self) -> Key:
         number = self.random.randrange(self._many)
@@ -148,6 +184,7 @@ class Source:
                 "_unset": unset or None,
                 "_topic": TOPIC,
                 "_partition": random.Random(repr(key)).randrange(self._partitions),
+                "_kind": None,
                 "_ingested_at": 0,
                 **meta,
             }

@@ -12,9 +12,10 @@ from deltalake import DeltaTable, QueryBuilder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.model import Contract
+from contracts.model import Contract, Truncate
 from lakehouse.lake import Lake
 from lakehouse.read import connect
+from lakehouse.segments import Range
 from tests.lakehouse.rows import NOW, no_gaps, section, tables, write
 from tests.lakehouse.state.source import TOPIC, Source, contract
 
@@ -38,11 +39,24 @@ def deliver(source: Source, lake: Lake, *, commits: int) -> None:
             at[partition] = high
         if not rows:
             continue
-        refs = write(lake, section(rows, of=of, prev=prev))
+        kept = [row for row in rows if row["_kind"] is None]
+        apart = [row for row in rows if row["_kind"] is not None]
+        ranges = ranges_of(rows, prev)
+        refs = write(lake, section(kept, of=of, ranges=ranges, withheld=apart))
         stream.commit([*source.random.choices(done, k=min(len(done), 1)), *refs], gaps=no_gaps, now_ms=NOW)
         done += refs
         if source.random.random() < 0.3:
             stream = tables(lake, of)
+
+
+def ranges_of(rows: list[dict[str, Any]], prev: dict[tuple[str, int], int]) -> list[Range]:
+    found: dict[int, list[int]] = {}
+    for row in rows:
+        found.setdefault(row["_partition"], []).append(row["_offset"])
+    return [
+        Range(TOPIC, number, prev.get((TOPIC, number)), min(offsets), max(offsets), len(offsets))
+        for number, offsets in sorted(found.items())
+    ]
 
 
 def held(lake: Lake, table: str, columns: str, where: str = "true") -> list[tuple[Any, ...]]:
@@ -79,6 +93,9 @@ def verify(source: Source, lake: Lake) -> None:
     assert waits == []
     deleted = "_deleted IS NOT TRUE" if source.contract.state.soft_deletes else "true"
     assert ordered(held(lake, "docs", f"{own}, n, body, notes", deleted)) == expected_current(source)
+    lsn = {key: source.versions[key][-1][0] for key in source.rows}
+    stale = sorted(key for key, at in source.stale.items() if key in lsn and at > lsn[key])
+    assert held(lake, "docs", own, f"_stale AND {deleted}") == stale
     times = "epoch_ms(_valid_from), epoch_ms(_valid_to), _is_current"
     assert ordered(held(lake, "docs_history", f"{own}, {times}, n, body, notes")) == expected_history(source)
     by_deltalake = DeltaTable(lake.table_uri("docs"), storage_options=dict(lake.storage_options))
@@ -103,3 +120,27 @@ def test_many_keys_in_many_commits(seed: int, local: Lake) -> None:
     source.run(1500)
     deliver(source, local, commits=25)
     verify(source, local)
+
+
+@given(st.integers(0, 10**9), st.integers(1, 8), st.booleans())
+@LAW
+def test_truncates_empty_the_tables_however_late_older_rows_come(seed: int, commits: int, soft: bool) -> None:
+    source = Source(seed, contract(truncate=Truncate.APPLY, soft_deletes=soft), truncates=True, renames=False)
+    source.run(source.random.randint(1, 60))
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake.open(folder)
+        deliver(source, lake, commits=commits)
+        verify(source, lake)
+
+
+@given(st.integers(0, 10**9), st.integers(1, 8), st.booleans())
+@LAW
+def test_what_waits_in_quarantine_marks_its_row_and_what_leaves_the_filter_is_gone(
+    seed: int, commits: int, soft: bool
+) -> None:
+    source = Source(seed, contract(soft_deletes=soft), withholds=True, renames=False)
+    source.run(source.random.randint(1, 60))
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake.open(folder)
+        deliver(source, lake, commits=commits)
+        verify(source, lake)
