@@ -72,7 +72,8 @@ def load(cache: SectionCache, steps: Sequence[Step]) -> Loaded:
             firsts.setdefault(partition, max(covered.first, step.cuts[partition] + 1))
         lasts |= step.lasts()
     return Loaded(
-        rows=pa.concat_tables([s.rows for s in trimmed]),
+        # A source may have gained columns between two sections: the rows before have null in them.
+        rows=pa.concat_tables([s.rows for s in trimmed], promote_options="default"),
         rejects=pa.concat_tables([s.rejects for s in trimmed]),
         others=pa.concat_tables([s.others for s in trimmed]),
         topics=tuple(sorted({topic for topic, _ in lasts})),

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from contracts.model import Contract
+from lakehouse.added import effective
 from lakehouse.anchor import AnchorState, Partition
 from lakehouse.errors import FatalError
 from lakehouse.kinds import kinds_of
@@ -55,7 +56,7 @@ def unfit_tables(lake: Lake, pipeline: str, wanted: Sequence[tuple[Contract, Map
     """Say what keeps tables that exist from becoming what contracts want, with the keys their masks are pinned to."""
 
     def problem(contract: Contract, pins: Mapping[str, str]) -> str | None:
-        for table in tables_of(lake, contract, kinds_of(contract.tables), pipeline, {}, pins):
+        for table in tables_of(lake, effective(lake, contract), kinds_of(contract.tables), pipeline, {}, pins):
             try:
                 if table.open():
                     table.verify()

@@ -104,6 +104,8 @@ def contract(encoding: str, table: str, columns: str) -> str:
         assert found, written
         keys += bool(found["key"])
         rows.append(column(name, found, encoding, keys if found["key"] else 0))
+    if keys:
+        settings += [("tables", "[quarantine, changes, history, current]"), ("state", "{truncate: apply}")]
     return head(encoding, stream(table), topic, settings) + "    properties:\n" + "".join(rows)
 
 

@@ -30,7 +30,6 @@ from tests.corpus_truth import (
     comparable,
     differing,
     distinct,
-    fold,
     without,
     wrong,
 )
@@ -82,7 +81,13 @@ class Run:
         return rows
 
     def state(self, table: str) -> dict[tuple[object, ...], Row]:
-        return fold(self.changes(table), [f.name for f in self.contract(table).key])
+        """Give the current table by key."""
+        contract = self.contract(table)
+        return {tuple(row[f.name] for f in contract.key): row for row in self.tables[contract.stream].to_pylist()}
+
+    def history(self, table: str) -> list[Row]:
+        rows: list[Row] = self.tables[f"{self.contract(table).stream}_history"].to_pylist()
+        return rows
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +127,9 @@ def test_each_data_message_is_in_exactly_one_row(run: Run) -> None:
             if _outcome(topic, message) == "applied":
                 data[topic, message["partition"], message["offset"]] += 1
     held: Counter[tuple[str, int, int]] = Counter()
-    for table in run.tables.values():
+    for name, table in run.tables.items():
+        if not name.endswith(("_changes", "_quarantine")):
+            continue
         held.update(zip(*(table[name].to_pylist() for name in COORDINATES), strict=True))
     assert held == data
 
@@ -138,7 +145,9 @@ def test_progress_is_at_the_last_message_of_each_partition(run: Run) -> None:
 
 def test_duckdb_and_deltalake_read_the_same(run: Run) -> None:
     lake = Lake.open(str(run.pipeline.lake))
-    assert set(run.tables) == {f"{s}_{kind}" for s in run.contracts for kind in ("changes", "quarantine")}
+    kept = {f"{s}_{kind}" for s in run.contracts for kind in ("changes", "quarantine")}
+    keyed = {s for s, c in run.contracts.items() if c.key}
+    assert set(run.tables) == kept | keyed | {f"{s}_history" for s in keyed}
     for stream, contract in run.contracts.items():
         for name, schema in ((f"{stream}_changes", changes_schema(contract)), (f"{stream}_quarantine", QUARANTINE)):
             table = DeltaTable(lake.table_uri(name)).to_pyarrow_table()
@@ -147,10 +156,27 @@ def test_duckdb_and_deltalake_read_the_same(run: Run) -> None:
             assert _values(ordered, schema) == _values(run.tables[name], schema)
 
 
-def test_folded_tables_equal_the_truth_but_for_the_documented_facts(run: Run) -> None:
+def test_current_tables_equal_the_truth_but_for_the_documented_facts(run: Run) -> None:
     tables = [t for t in TABLES if t not in KEYLESS and t not in WRONG_KEYS]
     found = {t: differing(run.encoding, t, run.contract(t), run.state(t)) for t in tables}
     assert found == {t: set(wrong(run.encoding, t)) for t in tables}
+    assert [row for t in tables for row in run.state(t).values() if row["_pending"] or row["_stale"]] == []
+
+
+def test_history_is_the_changelog_and_its_open_versions_are_current(run: Run) -> None:
+    for table in (t for t in TABLES if t not in KEYLESS):
+        names = [f.name for f in run.contract(table).fields]
+        versions = run.history(table)
+        opened = {tuple(repr(v[n]) for n in names) for v in versions if v["_is_current"]}
+        assert opened == {tuple(repr(row[n]) for n in names) for row in run.state(table).values()}, table
+        key = [f.name for f in run.contract(table).key]
+        made = {
+            (*(c[n] for n in key), c["_position_major"], c["_position_minor"])
+            for c in run.changes(table)
+            if c["_op"] in ("c", "u", "r")
+        }
+        assert len(versions) == len(made), table
+        assert all(v["_valid_to"] is None or v["_valid_from"] <= v["_valid_to"] for v in versions), table
 
 
 def test_the_leaves_of_a_partitioned_table_hold_what_its_parent_does_not(run: Run) -> None:
