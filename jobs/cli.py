@@ -64,10 +64,17 @@ def demo(
     lake: Annotated[str | None, typer.Option(help="Where the tables go; a local folder by default.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave Kafka and Flink running afterwards.")] = False,
     home: Annotated[Path, typer.Option(help="Folder for logs, state and the local tables.")] = Path(".tidegate/demo"),
+    live: Annotated[
+        bool, typer.Option("--live", help="With a real PostgreSQL that changes while you watch, compared at the end.")
+    ] = False,
+    seconds: Annotated[float, typer.Option(help="How long the database changes, with --live.", min=5)] = 60,
 ) -> None:
     """Run the main job on real Kafka and Flink with a sample of real change data, and show what came of it."""
     from jobs.demo import run_demo
+    from jobs.demo_live import run_live
 
+    if live:
+        raise typer.Exit(OK if run_live(out, home=home, lake=lake, seconds=seconds) else PROBLEM)
     run_demo(out, home=home, lake=lake, keep=keep)
 
 

@@ -46,9 +46,9 @@ ORDER BY ALL
 def run_demo(console: Console, *, home: Path, lake: str | None, keep: bool) -> None:
     """Run the whole chain and print what came of it; stops what it started unless told to keep it."""
     home = home.absolute()
-    _clear(home)
+    clear_home(home)
     uri = f"{lake.rstrip('/')}/demo-{time.strftime('%Y%m%d-%H%M%S')}" if lake else str(home / "lake")
-    keys = _new_keys(home / "keys")
+    keys = new_keys(home / "keys")
     os.environ.setdefault("TIDEGATE_KEYS", str(keys))
     with Stack(home, components=("kafka", "flink")) as stack:
         console.print(f"Kafka at {stack.kafka_address}, Flink dashboard http://{stack.flink_address}", highlight=False)
@@ -79,7 +79,7 @@ def run_demo(console: Console, *, home: Path, lake: str | None, keep: bool) -> N
             )
 
 
-def _clear(home: Path) -> None:
+def clear_home(home: Path) -> None:
     """Begin from nothing: stop a demo that was kept, and remove what it left."""
     if (home / "state.json").exists():
         Stack(home).down()
@@ -87,7 +87,7 @@ def _clear(home: Path) -> None:
     home.mkdir(parents=True)
 
 
-def _new_keys(path: Path) -> Path:
+def new_keys(path: Path) -> Path:
     path.touch(mode=0o600)
     path.write_text(f"demo = {base64.b64encode(secrets.token_bytes(32)).decode()}\n", encoding="utf-8")
     return path

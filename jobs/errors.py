@@ -8,6 +8,7 @@ TidegateError
 ├── RunRefused           the run would lose or repeat data; the message says what to decide
 ├── SourceUnreadable     the source database cannot be read as the contract says
 └── CannotCompare        a current table and its source cannot be compared
+    └── NoTableYet       the current table has not been written yet
 """
 
 from __future__ import annotations
@@ -43,3 +44,7 @@ class SourceUnreadable(TidegateError):
 
 class CannotCompare(TidegateError):
     """A current table and its source cannot be compared; the message says why."""
+
+
+class NoTableYet(CannotCompare):
+    """The current table has not been written yet; waiting may help."""

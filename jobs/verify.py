@@ -12,7 +12,7 @@ from contracts.columns import own_schema
 from contracts.load import load_contracts
 from contracts.model import Contract
 from jobs.credentials import key_ring, lake_options
-from jobs.errors import CannotCompare
+from jobs.errors import CannotCompare, NoTableYet
 from jobs.sides import Current, as_stored
 from jobs.source import Source, SourceTable, column_of
 from lakehouse.lake import Lake
@@ -55,11 +55,15 @@ def verify(
     lake = Lake.open(lake_uri, lake_options())
     until = time.monotonic() + wait_seconds
     while True:
-        found = verify_once(contract, lake, source_url, ring, tables, first)
-        if found.comparison.equal or time.monotonic() >= until:
-            return found
-        if told is not None:
-            told(found)
+        try:
+            found = verify_once(contract, lake, source_url, ring, tables, first)
+            if found.comparison.equal or time.monotonic() >= until:
+                return found
+            if told is not None:
+                told(found)
+        except NoTableYet:
+            if time.monotonic() >= until:
+                raise
         time.sleep(min(POLL_SECONDS, max(until - time.monotonic(), 0)))
 
 
@@ -99,7 +103,7 @@ def _check_comparable(contract: Contract, lake: Lake) -> None:
         raise CannotCompare(f"{contract.stream} has no key, and so no current table: there is nothing to compare")
     if contract.stream not in lake.tables():
         advice = "run the pipeline first" if "current" in contract.tables else "add `current` to the contract's tables"
-        raise CannotCompare(f"the lake {lake.uri} holds no table {contract.stream}: {advice}")
+        raise NoTableYet(f"the lake {lake.uri} holds no table {contract.stream}: {advice}")
 
 
 def _left_out(contract: Contract, tables: Sequence[SourceTable]) -> dict[str, str]:
