@@ -215,6 +215,11 @@ def _type_remedy(declared: str) -> str:
     return "Use a type of docs/contracts.md; the name of an enum type needs `logicalType: string`"
 
 
+def storable_name(name: str) -> bool:
+    """Whether a table can have a column of this name."""
+    return bool(name) and not name.startswith("_") and not _NAME_NOT_STORED.search(name)
+
+
 def _check_name(name: str, known: Mapping[str, Place], place: Place, faults: Faults) -> None:
     if name.startswith("_"):
         faults.add(place, f"the column name {name!r} begins with an underscore", "Such names are Tidegate's own")

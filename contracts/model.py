@@ -43,6 +43,7 @@ class UnknownFields(StrEnum):
     IGNORE = "ignore"
     KEEP = "keep"  # together, as JSON text, in the column _extra
     QUARANTINE = "quarantine"
+    ADD = "add"  # as columns of their own where the encoding says the type, else as KEEP
 
 
 class Unrepresentable(StrEnum):

@@ -14,18 +14,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contracts.model import Contract
+from contracts.added import Added, with_added
+from contracts.model import Contract, UnknownFields
 from jobs.defects import Defect, guarded
 from jobs.metrics import Metrics
 from jobs.patience import Patience
 from jobs.registry import Registries
 from jobs.routing import Routes
+from lakehouse.added import claim_columns
 from lakehouse.drift import record_drift
 from lakehouse.errors import LakehouseError
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
 from lakehouse.segments import Range, Section, SectionRef, write_segment
 from udfs.drift import DriftWatch
+from udfs.glimpses import new_columns
 from udfs.keys import KeyRing
 from udfs.refine import Refined, refine
 
@@ -49,6 +52,7 @@ class Refinery:
     def __post_init__(self) -> None:
         self._routes = Routes(self.contracts)
         self._watches: dict[str, DriftWatch] = {}
+        self._extended: dict[str, Contract] = {}  # contracts that want the columns their sources gained
 
     def take(self, records: pa.Table) -> list[SectionRef]:
         """Refine one batch (columns: RECORDS, any topics) and give where each stream's section lies.
@@ -74,11 +78,10 @@ class Refinery:
         self.metrics.count("records_in", len(records), stream=contract.stream)
         if self._patiently(lambda: self.parking.is_parked(contract.stream)):
             return None
-        schemas = self.registries.source(contract)
         try:
             refined = guarded(
                 f"stream {contract.stream}: refining {_shown(ranges, records)}",
-                lambda: refine(records, contract, schemas, self.keys, now_ms),
+                lambda: self._refined(contract, records, now_ms),
             )
         except Defect as defect:
             self._park(contract.stream, str(defect))
@@ -90,6 +93,26 @@ class Refinery:
             return None
         own = _with_event_times(ranges, records, refined.rows)
         return Section(contract.stream, refined.rows, refined.rejects, refined.others, own, refined.withheld)
+
+    def _refined(self, contract: Contract, records: pa.Table, now_ms: int) -> Refined:
+        """Refine with the columns that the stream has by now; once more when the batch shows a new one."""
+        schemas = self.registries.source(contract)
+        wanted = self._with_added(contract, {})
+        refined = refine(records, wanted, schemas, self.keys, now_ms)
+        new = new_columns(refined.glimpses, wanted)
+        if new:
+            refined = refine(records, self._with_added(contract, new), schemas, self.keys, now_ms)
+        return refined
+
+    def _with_added(self, contract: Contract, new: Added) -> Contract:
+        """Give the contract with its stream's added columns, of which those in `new` are claimed here."""
+        if contract.unknown_fields is not UnknownFields.ADD:
+            return contract
+        known = self._extended.get(contract.stream)
+        if known is None or new:
+            columns = self._patiently(lambda: claim_columns(self.lake, contract.stream, new))
+            known = self._extended[contract.stream] = with_added(contract, columns)
+        return known
 
     def _note_drift(self, contract: Contract, records: pa.Table, refined: Refined, now_ms: int) -> None:
         """Record what the batch shows for the first time of a drift between source and contract; never fails."""

@@ -17,7 +17,7 @@ from pyarrow import csv
 from contracts.model import Contract
 from jobs.errors import SourceUnreadable
 from udfs import postgresql
-from udfs.decode_avro import adjusted
+from udfs.names import adjusted
 
 REFUSED = "_refused"  # column of a batch: the pipeline refuses the row, because a value does not fit its declared type
 BLOCK_BYTES = 32 * 1024 * 1024  # one batch; a single row must fit

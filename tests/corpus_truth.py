@@ -13,7 +13,7 @@ from typing import Any
 from contracts.model import Contract, Field
 from contracts.types import ColumnType
 from tests import corpus
-from udfs.decode_avro import adjusted
+from udfs.names import adjusted
 
 ENCODINGS = ("json", "json-schema", "avro")
 TABLES = sorted(t.split(".public.")[1] for t in corpus.topics("json") if ".public." in t)

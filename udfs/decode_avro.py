@@ -21,6 +21,7 @@ from udfs import kinds, slices
 from udfs.avro_container import HEADER, Reader, bare
 from udfs.changes import SchemaSource, UnknownSchema
 from udfs.decoded import Decoded, Piece, Refusal, unknown_field
+from udfs.names import names_in_avro
 from udfs.slices import Ints
 from udfs.wire import Hints
 from udfs.writer_schemas import Columns, avro_columns, avro_hints
@@ -149,8 +150,11 @@ class _Group:
     def _unknown(self, columns: dict[str, pa.Array], index: Ints) -> pa.StringArray | None:
         """Apply the contract's policy for fields it does not name; they are the same for a whole writer schema."""
         policy = self.contract.unknown_fields
-        names = [n for n in self.writer.columns if n not in names_in_avro(self.contract)]
-        if policy is UnknownFields.IGNORE or not names:
+        if policy is UnknownFields.IGNORE:
+            return None
+        known = names_in_avro(self.contract)
+        names = [n for n in self.writer.columns if n not in known]
+        if not names:
             return None
         if policy is UnknownFields.QUARANTINE:
             self.into.refusals += [unknown_field(int(row)) for row in self.row[index]]
@@ -159,18 +163,6 @@ class _Group:
 
 
 _OPS = pa.array(kinds.CHANGES, pa.string())
-
-
-def names_in_avro(contract: Contract) -> frozenset[str]:
-    """Give all names under which a contract's fields may stand in an Avro message."""
-    plain = {n for f in contract.fields for n in (f.source, *f.aliases)}
-    return frozenset(plain | {adjusted(n) for n in plain})
-
-
-def adjusted(name: str) -> str:
-    """Give a column's name as Connect's `schema.name.adjustment.mode=avro` writes it."""
-    letters = [c if c.isascii() and (c.isalnum() or c == "_") else "_" for c in name]
-    return "".join(letters) if not name[:1].isdigit() else "_" + "".join(letters)
 
 
 def _extra(columns: dict[str, pa.Array], names: list[str], envelope: bool) -> pa.StringArray:

@@ -49,7 +49,7 @@ class Shape:
     @property
     def exact(self) -> bool:
         """Whether numbers with a fraction may end as decimals or as text, so that no digit may be lost."""
-        return not self.envelope or self.unknown is UnknownFields.KEEP
+        return not self.envelope or self.unknown in (UnknownFields.KEEP, UnknownFields.ADD)
 
     @property
     def images(self) -> pa.Schema:
@@ -98,7 +98,7 @@ def _narrowed(table: pa.Table, schema: pa.Schema) -> pa.Table:
 def _declared(column: pa.Array, wanted: pa.DataType) -> pa.Array:
     if column.type.equals(wanted) or not pa.types.is_struct(wanted):
         return column
-    parts = [pc.struct_field(column, inner.name) for inner in wanted]
+    parts = [_declared(pc.struct_field(column, inner.name), inner.type) for inner in wanted]
     return pa.StructArray.from_arrays(parts, fields=list(wanted), mask=column.is_null())
 
 

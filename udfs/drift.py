@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from contracts.model import Contract, Envelope, Field
 from contracts.types import ColumnType, parse_type
-from udfs.decode_avro import adjusted
 from udfs.glimpses import Glimpse, Sign
+from udfs.names import adjusted
 from udfs.written_types import compared, written
 
 ADDED, DROPPED, GENERATED = "column_added", "column_dropped", "generated_column"

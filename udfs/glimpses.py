@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +11,12 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contracts.model import Contract
+from contracts.added import addable
+from contracts.model import Contract, UnknownFields
 from udfs import slices
 from udfs.converted import Mask
 from udfs.decoded import Piece
+from udfs.names import names_in_avro
 
 TRUNCATE, INDEX_IDENTITY = "truncate_seen", "identity_index_suspected"
 
@@ -139,3 +141,15 @@ def _parsed(value: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return record if isinstance(record, dict) else {}
+
+
+def new_columns(seen: Sequence[Glimpse], contract: Contract) -> dict[str, str]:
+    """Give the columns that messages have and the contract could take: name -> type; of two types, the first."""
+    found: dict[str, str] = {}
+    if contract.unknown_fields is not UnknownFields.ADD:
+        return found
+    named = names_in_avro(contract)
+    for glimpse in seen:
+        unknown = {name: kind for name, kind in glimpse.columns.items() if name not in named}
+        found = {**addable(contract, unknown), **found}
+    return found

@@ -15,9 +15,10 @@ from udfs.arrays import spread
 from udfs.canonical import json_objects
 from udfs.changes import SchemaSource, UnknownSchema
 from udfs.compiled import Compiled
-from udfs.decode_avro import adjusted, decode_avro
+from udfs.decode_avro import decode_avro
 from udfs.decode_json import Shape, decode_json
 from udfs.decoded import Piece
+from udfs.names import adjusted
 from udfs.wire import NO_HINT
 
 

@@ -5,6 +5,8 @@ Source: connector property unavailable.value.placeholder; its shapes by column t
 
 from __future__ import annotations
 
+from functools import reduce
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,7 +20,8 @@ BASE64 = "X19kZWJleml1bV91bmF2YWlsYWJsZV92YWx1ZQ=="
 IN_MAP = tuple(f'{{"{PLACEHOLDER}":{space}"{PLACEHOLDER}"}}' for space in ("", " "))
 SENT_AS_BYTES = frozenset({"bytea", "numeric", "bit", "varbit"})
 _TEXT, _BASE64 = pa.scalar(PLACEHOLDER), pa.scalar(BASE64)
-_HSTORE = pa.array([PLACEHOLDER, *IN_MAP])
+_IN_MAPS = [pa.scalar(text) for text in (PLACEHOLDER, *IN_MAP)]
+MAY_BE_MAPS = frozenset({"hstore", "json", "jsonb"})  # a schema calls an hstore JSON too
 CODES = list(PLACEHOLDER.encode())  # an int[] holds the placeholder's byte values
 
 
@@ -40,8 +43,9 @@ def _shapes(values: pa.Array, kind: ColumnType, base64: bool) -> Mask | None:
     if pa.types.is_struct(held):  # VariableScaleDecimal
         index = held.get_field_index("value")
         return _equal(values.flatten()[index], base64) if index >= 0 else None
-    if kind.name == "hstore" and pa.types.is_string(held):
-        return slices.mask_of(pc.is_in(values, value_set=_HSTORE))
+    if kind.name in MAY_BE_MAPS and pa.types.is_string(held):
+        found = reduce(pc.or_, (pc.equal(values, text) for text in _IN_MAPS))
+        return slices.mask_of(found) if found.true_count else None
     return _equal(values, base64 and kind.name in SENT_AS_BYTES)
 
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 from contracts.model import Contract, Envelope, Field
 from udfs.changes import changes_table_schema
 from udfs.compiled import Compiled
-from udfs.decode_avro import adjusted
 from udfs.decode_json import Shape
+from udfs.names import adjusted
 
 
 @dataclass(frozen=True)

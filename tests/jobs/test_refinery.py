@@ -16,9 +16,13 @@ from contracts.load import load_contracts
 from jobs.metrics import NoMetrics
 from jobs.refinery import Refinery
 from jobs.registry import Registries
+from lakehouse.added import added_columns, effective
+from lakehouse.batches import SectionCache, load
 from lakehouse.drift import TABLE, read_drift
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
+from lakehouse.plan import plan
+from lakehouse.segments import read_section
 from tests.flows.streams import write_contract
 from udfs.keys import KeyRing
 
@@ -96,3 +100,55 @@ def test_a_note_that_cannot_be_written_holds_up_no_record(folder: Path) -> None:
     works.lake.put(TABLE, b"a file where the table's folder must be")
     (ref,) = works.take(batch({"id": 2, "note": "n", "age": 7}))
     assert ref.rows == 1
+
+
+def with_schema(offset: int, **columns: tuple[str, object]) -> dict[str, object]:
+    """Give an event as Connect writes it: name -> (type, value), after id and note."""
+    whole = {"id": ("int64", offset), "note": ("string", "n"), **columns}
+    fields = [{"field": name, "type": kind} for name, (kind, _) in whole.items()]
+    payload = {name: value for name, (_, value) in whole.items()}
+    return {"schema": {"type": "struct", "fields": fields}, "payload": payload}
+
+
+def adding(folder: Path, encoding: str) -> Refinery:
+    write_contract(folder / "contracts", "one", "t.one", encoding=encoding, unknownFields="add")
+    return made(folder)
+
+
+def test_a_new_column_of_a_known_type_joins_the_rows_of_every_worker(folder: Path) -> None:
+    first, second = adding(folder, "json-schema"), adding(folder, "json-schema")
+    values = [with_schema(0), with_schema(1, age=("int32", 7)), with_schema(2, age=("string", "old"))]
+    sections = [read_section(first.lake, first.take(batch(value, first=n))[0]) for n, value in enumerate(values)]
+    assert ["age" in section.rows.column_names for section in sections] == [False, True, True]
+    assert sections[1].rows.select(["id", "age", "_extra"]).to_pylist() == [{"id": 1, "age": 7, "_extra": None}]
+    assert sections[2].rejects["_rules"].to_pylist() == [["wrong_type:age"]]
+    # A worker that meets another type first is bound by what was settled.
+    refs = second.take(batch(values[2], values[1], values[0]))
+    other = read_section(second.lake, refs[0])
+    assert other.rows.schema.field("age").type == pa.int64()
+    assert other.rows.select(["id", "age"]).to_pylist() == [{"id": 1, "age": 7}, {"id": 0, "age": None}]
+    assert added_columns(first.lake, "one") == {"age": "integer"}
+    (contract,) = [c for c in first.contracts if c.stream == "one"]
+    assert effective(first.lake, contract).kept[-1].name == "age"
+
+
+def test_sections_from_before_and_after_a_column_came_become_one_batch(folder: Path) -> None:
+    works = adding(folder, "json-schema")
+    refs = [works.take(batch(with_schema(0)))[0], works.take(batch(with_schema(1, age=("int32", 7)), first=1))[0]]
+    loaded = load(SectionCache(works.lake, refs), plan(refs, {}, lambda *_: False))
+    assert loaded.rows.select(["id", "age"]).to_pylist() == [{"id": 0, "age": None}, {"id": 1, "age": 7}]
+
+
+def test_a_new_column_of_no_known_type_is_kept_as_json(folder: Path) -> None:
+    works = adding(folder, "json")
+    section = read_section(works.lake, works.take(batch({"id": 1, "note": "n", "age": 7}))[0])
+    assert section.rows["_extra"].to_pylist() == ['{"age":7}']
+    assert added_columns(works.lake, "one") == {}
+
+
+@pytest.mark.parametrize("name", ["_op", "a b", "NOTE", ""])
+def test_a_name_that_no_table_can_have_is_kept_as_json(folder: Path, name: str) -> None:
+    works = adding(folder, "json-schema")
+    section = read_section(works.lake, works.take(batch(with_schema(1, **{name: ("int32", 7)})))[0])
+    assert section.rows["_extra"].to_pylist() == [json.dumps({name: 7}, separators=(",", ":"))]
+    assert added_columns(works.lake, "one") == {}

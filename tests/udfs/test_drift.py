@@ -6,13 +6,15 @@ from dataclasses import replace
 
 import pytest
 
-from contracts.model import Contract
+from contracts.added import with_added
+from contracts.model import Contract, UnknownFields
 from contracts.types import parse_type
 from tests import corpus
 from tests.udfs import batches
 from tests.udfs.batches import event, raw
 from tests.udfs.corpus_state import ENCODINGS, TABLES, contract, normalised
 from udfs.drift import Drift, DriftWatch
+from udfs.glimpses import new_columns
 from udfs.normalise import normalise
 from udfs.written_types import compared, connect_type, written
 
@@ -141,3 +143,37 @@ def test_a_decimal_of_an_unknown_precision_has_the_most_digits() -> None:
     decimal = {"type": "bytes", "name": "org.apache.kafka.connect.data.Decimal"}
     assert connect_type({**decimal, "parameters": {"scale": "2", "connect.decimal.precision": "64"}}) == "numeric(38,2)"
     assert connect_type({**decimal, "parameters": {"scale": "two"}}) == "numeric"
+
+
+BITS = {"b1", "b5", "bv"}  # schemas do not tell bit from bit varying: kept as JSON
+
+
+@pytest.mark.parametrize("encoding", ["json-schema", "avro"])
+@pytest.mark.parametrize("table", [t for t in TABLES if t not in ("Mixed_Case", "orders")])
+def test_a_column_that_is_added_reads_as_if_the_contract_had_named_it(encoding: str, table: str) -> None:
+    whole = contract(encoding, table)
+    known = tuple(f for f in whole.fields if f.key_position is not None) or whole.fields[:1]
+    bare = replace(whole, fields=known, unknown_fields=UnknownFields.ADD)
+    records = corpus.records(encoding, table)
+    shown = normalise(records, bare, corpus.schema, 1).glimpses
+    wanted = with_added(bare, new_columns(shown, bare))
+    found = normalise(records, wanted, corpus.schema, 1)
+    assert not found.rejects
+    stored = {f.name: f.type.arrow for f in wanted.fields}
+    same = [f.name for f in whole.fields if f.type.arrow == stored.get(f.name)]
+    assert {f.name for f in whole.fields} - set(same) <= BITS
+    named = normalised(encoding, table).changes
+    assert repr(found.changes.table.select(same).to_pylist()) == repr(named.table.select(same).to_pylist())
+    assert (found.changes.table["_extra"].null_count == len(found.changes)) == (
+        not BITS & {f.name for f in whole.fields}
+    )
+
+
+@pytest.mark.parametrize("encoding", ["json-schema", "avro"])
+def test_a_value_that_an_added_column_cannot_hold_is_refused(encoding: str) -> None:
+    whole = contract(encoding, "orders")
+    bare = replace(whole, fields=whole.key, unknown_fields=UnknownFields.ADD)
+    wanted = with_added(bare, {"amount": "numeric(12,2)"})
+    found = normalise(corpus.records(encoding, "orders"), wanted, corpus.schema, 1)
+    assert [one.rules.to_pylist() for one in found.rejects] == [[["wrong_type:amount"]]]
+    assert len(found.changes) == len(normalised(encoding, "orders").changes) - 1
