@@ -18,6 +18,9 @@ MEMO = pa.struct(
         ("stale_minor", pa.int64()),
         ("linked_from", pa.string()),  # the key before, as JSON, while a column is linked
         ("older", pa.list_(OLDER)),
+        ("begin_major", pa.int64()),  # of a version that later changes said again: where it began
+        ("begin_minor", pa.int64()),
+        ("said_again_at", pa.int64()),  # when the last of them happened (us)
     ]
 )
 RANK = [("_order_major", pa.int64()), ("_order_minor", pa.int64())]  # lakehouse.order
@@ -64,9 +67,11 @@ def current_schema(contract: Contract) -> pa.Schema:
 
 
 def history_schema(contract: Contract) -> pa.Schema:
-    """Give the schema of <stream>_history: one row per version of a key."""
+    """Give the schema of <stream>_history: one row per version of a key, with the columns whose changes make one."""
+    names = {*key_names(contract), *(contract.state.tracked or own_schema(contract).names)}
+    own = [field for field in own_schema(contract) if field.name in names]
     validity = [("_valid_from", MICROS_UTC), ("_valid_to", MICROS_UTC), ("_is_current", pa.bool_())]
-    return pa.schema([*own_schema(contract), *validity, *CURRENT_META, PENDING, *RANK, ("_memo", MEMO)])
+    return pa.schema([*own, *validity, *CURRENT_META, PENDING, *RANK, ("_memo", MEMO)])
 
 
 def memory_schema(contract: Contract) -> pa.Schema:

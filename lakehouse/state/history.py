@@ -6,12 +6,13 @@ comes late splits a version, and may give values to those after it: its key is s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contracts.columns import own_schema
 from contracts.model import Contract
 from lakehouse.groups import NONE, Flags, Ints
 from lakehouse.merge.keys import Keys
@@ -20,9 +21,9 @@ from lakehouse.state.columns import history_schema, toastable
 from lakehouse.state.events import ALIVE, NOTE, Events, lists_of
 from lakehouse.state.floors import Floors, above_floors, clipped, locations_below
 from lakehouse.state.indexed import CLOSED, FLAGS, REMEMBERS, Change, IndexedTable
-from lakehouse.state.known import gather_known
+from lakehouse.state.known import Known, gather_known
 from lakehouse.state.memo import write_memo
-from lakehouse.state.settling import memo_of, shaped, unchanged
+from lakehouse.state.settling import Sources, memo_of, shaped, unchanged
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class History:
         self.contract, self.history, self.memory = contract, history, memory
         self._columns = toastable(contract)
         self._schema = history_schema(contract)
+        self._own = [name for name in own_schema(contract).names if name in self._schema.names]
 
     def outcome(self, events: Events, floors: Floors, raised: Floors) -> Change:
         """Give the change that the events make, on top of the snapshots of history and memory.
@@ -96,6 +98,10 @@ class History:
             marked[of[marks]] = True
         if self._columns:
             marked[of[events.linked_in | events.linked_out]] = True
+        # What may say again what is known already: rows read once more, and all where only some columns are tracked.
+        again = _equals(events.rows["_op"], "r") if self.contract.state.tracked is None else np.ones(len(of), np.bool_)
+        several = np.bincount(of, minlength=len(keys)) > 1
+        marked[of[again]] |= (several | (open_version != NONE))[of[again]]
         return _Groups(keys, of, open_version, marked)
 
     def _continued(self, events: Events, groups: _Groups, floors: Floors) -> Change:
@@ -128,7 +134,7 @@ class History:
 
     @staticmethod
     def _ends(  # noqa: PLR0917 (all of one table)
-        topics: pa.ChunkedArray, position: Ints, which: Flags, follows: Rows, times: pa.Array, floors: Floors
+        topics: pa.ChunkedArray, position: Ints, which: Flags | Rows, follows: Rows, times: pa.Array, floors: Floors
     ) -> pa.Array:
         """Give when versions end: at what follows them, or at a truncate before it."""
         end = _at(times, follows[which])
@@ -165,28 +171,89 @@ class History:
         )
         c = known.candidates
         sources = {name: c.sources(name, known.links) for name in self._columns}
-        times = _times(c.rows)
-        versions = np.flatnonzero(c.counts & (c.what == ALIVE))
-        whole = np.zeros(len(c), np.bool_)
-        whole[versions] = True
-        position = np.stack([c.major, c.minor], axis=1)
-        end = self._ends(c.rows["_topic"].take(pa.array(versions)), position, whole, _followers(c), times, floors)
-        stored = c.location[versions] != NEW
-        same = stored & unchanged(c, known, versions, sources) & _equal(c.rows["_valid_to"], versions, end)
-        write = versions[~same]
-        at = {name: (own[write], value[write]) for name, (own, value) in sources.items()}
-        end = end.filter(pa.array(~same))
-        rows = assembled(c.rows, write, {name: value for name, (_, value) in at.items()})
-        told = {
-            "_valid_from": times.take(pa.array(write)),
-            "_valid_to": end,
-            "_is_current": end.is_null(),
-            "_order_major": c.major[write],
-            "_order_minor": c.minor[write],
-            "_pending": lists_of({name: value == NOWHERE for name, (_, value) in at.items()}, len(write)),
-            "_memo": write_memo(memo_of(c, known, write, np.full((len(write), 2), NONE, np.int64), at), len(write)),
+        versions = c.order[(c.counts & (c.what == ALIVE))[c.order]]
+        values = assembled(c.rows, versions, {name: value[versions] for name, (_, value) in sources.items()})
+        follows, position = _followers(c), np.stack([c.major, c.minor], axis=1)
+        first = ~self._says_again(c, known, versions, values, follows, floors)
+        begins, ends = versions[first], versions[np.append(first[1:], True)[: len(first)]]
+        times = _moments(c, known)
+        end = self._ends(c.rows["_topic"].take(pa.array(ends)), position, ends, follows, times, floors)
+        again = np.isin(c.location[begins], c.location[known.again])
+        whole = (c.location[begins] == c.location[ends]) & (known.again[ends] == again)
+        same = whole & (c.location[begins] != NEW) & ~known.again[begins]
+        same &= unchanged(c, known, begins, sources) & _equal(c.rows["_valid_to"], begins, end)
+        told = self._told(c, known, sources, begins[~same], ends[~same], times)
+        told |= {"_valid_to": end.filter(pa.array(~same)), "_is_current": end.filter(pa.array(~same)).is_null()}
+        rows = values.filter(pa.array(first)).filter(pa.array(~same))
+        kept = np.isin(c.location[versions], c.location[begins[same]])
+        gone = np.unique(c.location[versions[(c.location[versions] != NEW) & ~kept]] & ~FLAGS)
+        return Change(shaped(rows, self._schema, told), gone)
+
+    def _told(  # noqa: PLR0917 (all of the versions to write)
+        self, c: Candidates, known: Known, sources: Sources, begins: Rows, ends: Rows, times: pa.Array
+    ) -> dict[str, object]:
+        """Give the columns of versions that do not come from their rows."""
+        at = {name: (own[begins], value[begins]) for name, (own, value) in sources.items()}
+        memo = memo_of(c, known, begins, np.full((len(begins), 2), NONE, np.int64), at)
+        again = begins != ends
+        micros = times.cast(pa.int64()).take(pa.array(ends)).fill_null(NONE).to_numpy(zero_copy_only=False)
+        memo = replace(
+            memo,
+            begin=(np.where(again, c.major[begins], NONE), np.where(again, c.minor[begins], NONE)),
+            said_again_at=np.where(again, micros, NONE),
+        )
+        return {
+            "_valid_from": times.take(pa.array(begins)),
+            "_order_major": c.major[ends],
+            "_order_minor": c.minor[ends],
+            "_pending": lists_of({name: value == NOWHERE for name, (_, value) in at.items()}, len(begins)),
+            "_memo": write_memo(memo, len(begins)),
         }
-        return Change(shaped(rows, self._schema, told), c.location[versions[stored & ~same]] & ~FLAGS)
+
+    def _says_again(  # noqa: PLR0917 (all of the same versions)
+        self, c: Candidates, known: Known, versions: Rows, values: pa.Table, follows: Rows, floors: Floors
+    ) -> Flags:
+        """Mark the versions (by key and position) that say what the one before them says: no change, no new version."""
+        marks = np.zeros(len(versions), np.bool_)
+        if len(versions) < 2:
+            return marks
+        may = _equals(values["_op"], "r") | known.again[versions]
+        if self.contract.state.tracked is not None:
+            may[:] = True
+        marks[1:] = (follows[versions[:-1]] == versions[1:]) & may[1:]
+        for own in floors.values():
+            for major, minor, _ in own:
+                below = ~_above(np.stack([c.major[versions], c.minor[versions]], axis=1), np.array([[major, minor]]))
+                marks[1:] &= below[1:] == below[:-1]
+        where = np.flatnonzero(marks)
+        for name in self._own if len(where) else ():
+            marks[where] &= _same_values(values[name], where)
+        return marks
+
+
+def _same_values(column: pa.ChunkedArray, where: Rows) -> Flags:
+    """Mark the places where a column has the value it has one row before."""
+    one, other = (column.take(pa.array(rows)).combine_chunks() for rows in (where, where - 1))
+    if pa.types.is_nested(column.type):
+        same: Flags = np.array([a == b for a, b in zip(one.to_pylist(), other.to_pylist(), strict=True)], np.bool_)
+        return same
+    equal = pc.fill_null(pc.equal(one, other), False)
+    if pa.types.is_floating(column.type):
+        equal = pc.or_(equal, pc.and_(pc.fill_null(pc.is_nan(one), False), pc.fill_null(pc.is_nan(other), False)))
+    same = pc.or_(equal, pc.and_(one.is_null(), other.is_null())).to_numpy(zero_copy_only=False)
+    return same
+
+
+def _moments(c: Candidates, known: Known) -> pa.Array:
+    """Give when what each candidate says happened."""
+    times = _times(c.rows)
+    again = pa.array(known.said_at, mask=known.said_at == NONE).cast(times.type)
+    return pc.coalesce(again, times)
+
+
+def _equals(column: pa.ChunkedArray, value: str) -> Flags:
+    marks: Flags = pc.fill_null(pc.equal(column, value), False).to_numpy()
+    return marks
 
 
 def _followers(c: Candidates) -> Rows:

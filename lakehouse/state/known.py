@@ -41,6 +41,8 @@ class Known:
     location: Ints  # group -> its row in current, NONE
     top: Ints  # group -> position of that row (n x 2)
     stale_before: Ints  # group -> what that row says of waiting changes (n x 2)
+    again: Flags  # candidates that say a stored version again: their rows are those of its beginning
+    said_at: Ints  # and when they did (us), NONE for all others
     remembered: Mapping[str, Ints]  # column -> per candidate, the position that its memo says (n x 2), NONE
 
 
@@ -64,6 +66,8 @@ class _Part:
     recorded: Flags | None = None
     stale: tuple[Ints, Ints] | None = None
     remembered: dict[str, Ints] = field(default_factory=dict)
+    again: Flags | None = None
+    said_at: Ints | None = None
 
     def __len__(self) -> int:
         return len(self.group)
@@ -203,7 +207,31 @@ def _of_stored(rows: pa.Table, group: Ints, location: Ints, gathering: _Gatherin
         stale=memo.stale,
         remembered=remembered,
     )
-    return [whole, cells] if len(cells) else [whole]
+    return [whole, *_said_again(whole, memo), *([cells] if len(cells) else [])]
+
+
+def _said_again(whole: _Part, memo: Memo) -> list[_Part]:
+    """Give the later saying of versions that were said again; the stored row then stands for their beginning."""
+    where = np.flatnonzero(memo.begin[0] != NONE)
+    if not len(where):
+        return []
+    later = _Part(
+        whole.rows.take(pa.array(where)),
+        whole.group[where],
+        whole.major[where],
+        whole.minor[where],
+        whole.what[where],
+        whole.location[where],
+        {name: marks[where] for name, marks in whole.unset.items()},
+        pa.nulls(len(where), pa.string()),
+        np.zeros(len(where), np.bool_),
+        remembered={name: positions[where] for name, positions in whole.remembered.items()},
+        again=np.ones(len(where), np.bool_),
+        said_at=memo.said_again_at[where],
+    )
+    whole.major, whole.minor = whole.major.copy(), whole.minor.copy()
+    whole.major[where], whole.minor[where] = memo.begin[0][where], memo.begin[1][where]
+    return [later]
 
 
 def _cells(
@@ -292,6 +320,8 @@ def _known(gathering: _Gathering) -> Known:
         location,
         top,
         stale_before,
+        joined("again", False, np.bool_),
+        joined("said_at", NONE, np.int64),
         {n: np.concatenate([_positions(p, n) for p in parts]) for n in {n for p in parts for n in p.remembered}},
     )
 

@@ -32,12 +32,24 @@ class Memo:
     stale: tuple[Ints, Ints]  # NONE where no change waits
     linked_from: pa.StringArray
     older: Older
+    begin: tuple[Ints, Ints]  # where a version began that was said again, NONE
+    said_again_at: Ints
+
+    @classmethod
+    def of(cls, stale: Ints, linked_from: pa.StringArray, older: Older) -> Memo:
+        """Give memos of rows that were said once (stale: n x 2)."""
+        nothing = np.full(len(stale), NONE, np.int64)
+        return cls((stale[:, 0], stale[:, 1]), linked_from, older, (nothing, nothing), nothing)
 
 
 def read_memo(column: pa.ChunkedArray) -> Memo:
     """Give the memos of stored rows."""
     whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    stale = tuple(int64s(pa.chunked_array([pc.struct_field(whole, name)])) for name in ("stale_major", "stale_minor"))
+    numbers = {
+        field.name: int64s(pa.chunked_array([pc.struct_field(whole, field.name)]))
+        for field in MEMO
+        if pa.types.is_integer(field.type)
+    }
     lists = pc.struct_field(whole, "older")
     entries = lists.flatten()
     rows = pc.list_parent_indices(lists).to_numpy().astype(np.int64)
@@ -49,7 +61,13 @@ def read_memo(column: pa.ChunkedArray) -> Memo:
         fields["minor"].to_numpy(zero_copy_only=False),
         fields["linked"].to_numpy(zero_copy_only=False).astype(np.bool_),
     )
-    return Memo((stale[0], stale[1]), pc.struct_field(whole, "linked_from"), older)
+    return Memo(
+        (numbers["stale_major"], numbers["stale_minor"]),
+        pc.struct_field(whole, "linked_from"),
+        older,
+        (numbers["begin_major"], numbers["begin_minor"]),
+        numbers["said_again_at"],
+    )
 
 
 def write_memo(memo: Memo, length: int) -> pa.StructArray:
@@ -60,9 +78,13 @@ def write_memo(memo: Memo, length: int) -> pa.StructArray:
     )
     order = np.argsort(older.row, kind="stable")
     lists = lists_at(older.row[order].astype(np.intp), entries.take(pa.array(order)), length)
-    major, minor = (pa.array(values, mask=values == NONE) for values in memo.stale)
-    nothing = pc.and_(pc.and_(major.is_null(), memo.linked_from.is_null()), lists.is_null())
-    return pa.StructArray.from_arrays([major, minor, memo.linked_from, lists], fields=list(MEMO), mask=nothing)
+    stale, begin = ([pa.array(v, mask=v == NONE) for v in pair] for pair in (memo.stale, memo.begin))
+    again = pa.array(memo.said_again_at, mask=memo.said_again_at == NONE)
+    columns = [*stale, memo.linked_from, lists, *begin, again]
+    nothing = stale[0].is_null()
+    for column in columns[2:]:
+        nothing = pc.and_(nothing, column.is_null())
+    return pa.StructArray.from_arrays(columns, fields=list(MEMO), mask=nothing)
 
 
 def remembers(memo: pa.ChunkedArray, pending: pa.ChunkedArray) -> Flags:

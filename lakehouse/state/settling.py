@@ -43,7 +43,7 @@ def memo_of(c: Candidates, known: Known, where: Rows, stale: Ints, sources: Sour
         from_text[rows[link[source]]] = source[link[source]]
         older[name] = (rows.astype(np.int64), c.major[source], c.minor[source], link[source])
     texts = known.link_texts.take(pa.array(np.maximum(from_text, 0), mask=from_text < 0))
-    return Memo((stale[:, 0], stale[:, 1]), texts, gather(older))
+    return Memo.of(stale, texts, gather(older))
 
 
 def shaped(rows: pa.Table, schema: pa.Schema, told: Mapping[str, object]) -> pa.Table:

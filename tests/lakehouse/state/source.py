@@ -54,6 +54,8 @@ class Source:
         partitions: int = 3,
         truncates: bool = False,
         withholds: bool = False,
+        rereads: bool = False,
+        scattered: bool = False,
         renames: bool = True,
     ) -> None:
         self.random = random.Random(seed)
@@ -65,6 +67,8 @@ class Source:
         self.withheld: list[Row] = []  # changes that a rule or the filter kept out, among the events
         self.stale: dict[Key, int] = {}  # key -> position of the newest change in quarantine
         self._truncates, self._withholds, self._renames = truncates, withholds, renames
+        self._rereads = rereads
+        self._scattered = scattered  # changes of one key on several partitions, as when their number changes
         self._many = keys
         self._partitions = partitions
         self._lsn = 1000
@@ -79,6 +83,9 @@ class Source:
             self._commit = self._lsn
 
     def _statement(self) -> None:
+        if self._rereads and self.random.random() < 0.1:
+            self._reread()
+            return
         if self._truncates and self.random.random() < 0.04:
             self._truncate()
             return
@@ -102,6 +109,12 @@ class Source:
             self._close(key)
         self.rows.clear()
         self._send("t", dict.fromkeys(self.keys))
+
+    def _reread(self) -> None:
+        """Read some rows beside the log, as an incremental snapshot does: their position is that of the last change."""
+        for row in self.rows.values():
+            if self.random.random() < 0.7:
+                self._send("r", row, _snapshot="incremental")
 
     def _withhold(self, key: Key) -> None:
         """Update a row so that a rule quarantines the change, or that it leaves the filter."""
@@ -183,12 +196,16 @@ class Source:
                 "_event_time": self._lsn * 1000,
                 "_unset": unset or None,
                 "_topic": TOPIC,
-                "_partition": random.Random(repr(key)).randrange(self._partitions),
+                "_partition": self._partition(key),
                 "_kind": None,
                 "_ingested_at": 0,
                 **meta,
             }
         )
+
+    def _partition(self, key: Key) -> int:
+        chosen = self.random if self._scattered else random.Random(repr(key))
+        return chosen.randrange(self._partitions)
 
     def by_partition(self) -> dict[int, list[Row]]:
         """Give the events of each partition with their offsets, some stretches sent a second time."""
