@@ -6,12 +6,9 @@ file in the low ones. Numbers are of one MergeTable object only; whoever keeps l
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 import obstore
@@ -26,46 +23,23 @@ from lakehouse.errors import CommitContested, LakehouseError
 from lakehouse.groups import Ints
 from lakehouse.kind import TableKind
 from lakehouse.lake import Lake
+from lakehouse.merge.actions import commit_info, marked, now_ms, removed
 from lakehouse.merge.data_files import Layout, Written, write_files
+from lakehouse.merge.live import POSITION_BITS, LiveFiles, News
 from lakehouse.merge.log import Action, Change, DataFile, DeltaLog, Snapshot
 from lakehouse.merge.protocol import ENABLE_VECTORS, protocol_for, widened
 from lakehouse.merge.reading import FileReader
-from lakehouse.merge.statistics import loosened
-from lakehouse.merge.vectors import Descriptor, pack
+from lakehouse.merge.vectors import pack
 from lakehouse.progress import Partition, app_id
 from lakehouse.shape import STATISTICS, TableShape
 from lakehouse.table import Contested
 from lakehouse.tail import LogTail
 
-ENGINE = "tidegate"
+__all__ = ["POSITION_BITS", "DataFile", "MergeTable", "News"]
+
 CHECKPOINT_EVERY = 64  # commits
 CHECKPOINT_AGAIN = 8  # commits after one that failed
 EVOLVE_ATTEMPTS = 5
-THREADS = 4  # files read at once
-POSITION_BITS = 32
-_POSITION = (1 << POSITION_BITS) - 1
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class News:
-    """What others did to the live files, by file number."""
-
-    new: frozenset[int] = frozenset()
-    gone: frozenset[int] = frozenset()
-    changed: frozenset[int] = frozenset()  # other rows are deleted now
-
-    def __bool__(self) -> bool:
-        """Whether there is any."""
-        return bool(self.new or self.gone or self.changed)
-
-
-@dataclass
-class _Prepared:
-    """What a commit will say about data files, and what is known once it is made."""
-
-    actions: list[Action] = field(default_factory=list)
-    vectors: dict[str, BitMap] = field(default_factory=dict)  # by path
 
 
 class MergeTable:
@@ -87,11 +61,8 @@ class MergeTable:
         self._log = DeltaLog(lake, shape.name)
         self._tail = LogTail(lake, shape.name, pipeline)
         self._reader = FileReader(lake, shape.name)
+        self._live = LiveFiles(self._reader)
         self._snapshot: Snapshot | None = None
-        self._numbers: dict[str, int] = {}  # path -> number, kept for good
-        self._files: dict[int, DataFile] = {}
-        self._vectors: dict[int, tuple[str, BitMap]] = {}  # number -> vector id, its rows
-        self._news: tuple[set[int], set[int], set[int]] = (set(), set(), set())
         self._columns: tuple[str, pa.Schema] | None = None
         self._checkpoint_at = 0
 
@@ -138,7 +109,7 @@ class MergeTable:
             return True
         before = self._snapshot.version
         for change in self._log.advance(self._snapshot):
-            self._follow(change)
+            self._live.follow(self._snapshot, change)
         if self._snapshot.version == before and not self._tail.holds(before):
             self._reload(before)
         return True
@@ -152,9 +123,9 @@ class MergeTable:
             "schemaString": Schema.from_arrow(self.shape.columns).to_json(),
             "partitionColumns": list(self.shape.partition_by),
             "configuration": configuration,
-            "createdTime": _now(),
+            "createdTime": now_ms(),
         }
-        info = _info("CREATE TABLE", {"mode": "ErrorIfExists"}, -1)
+        info = commit_info("CREATE TABLE", {"mode": "ErrorIfExists"}, None)
         actions = [info, {"protocol": protocol_for(self.shape.columns)}, {"metaData": metadata}]
         self._put(0, actions)
         self.open()
@@ -180,7 +151,7 @@ class MergeTable:
             if not actions:
                 return
             try:
-                self._commit([_info("CHANGE COLUMN", {}, self.version), *actions])
+                self._commit([commit_info("CHANGE COLUMN", {}, self.version), *actions])
                 return
             except Contested:
                 self.open()
@@ -206,52 +177,30 @@ class MergeTable:
 
     def files(self) -> Mapping[int, DataFile]:
         """Give the live files by number; the mapping follows the snapshot. A path keeps its number."""
-        return self._files
+        return self._live.files
 
     def row_count(self, number: int) -> int:
         """Give the physical row count of a live file, deleted rows included."""
-        return self._reader.row_count(self._files[number])
+        return self._live.row_count(number)
 
     def dead(self, number: int) -> BitMap | None:
         """Give the positions of a live file's deleted rows, not to be changed; None when there are none."""
-        if self._files[number].vector is None:
-            return None
-        self._load_vectors([number])
-        return self._vectors[number][1]
+        return self._live.dead(number)
 
     def rows(self, locations: Ints, columns: Sequence[str] | None = None) -> pa.Table:
         """Give the stored rows at locations in live files, in their order, deleted or not.
 
         Raises KeyError for a file that is not live.
         """
-        wanted = self._schema(columns)
-        order = np.argsort(locations, kind="stable")
-        asked = [(number, positions) for number, positions in _by_file(locations[order])]
-        files = [self._files[number] for number, _ in asked]
-        alone = len(asked) == 1
-
-        def read(index: int) -> pa.Table:
-            return self._reader.read(files[index], wanted, asked[index][1], alone=alone)
-
-        parts = _in_parallel(read, len(asked))
-        if not parts:
-            return wanted.empty_table()
-        found = pa.concat_tables(parts)
-        if bool((np.diff(order) > 0).all()):
-            return found
-        back = np.empty(len(order), np.int64)
-        back[order] = np.arange(len(order))
-        return found.combine_chunks().take(pa.array(back))
+        return self._live.rows(locations, self._schema(columns))
 
     def scan(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Give columns of all rows of a live file in their order, deleted ones included."""
-        return self._reader.read(self._files[number], self._schema(columns), alone=True)
+        return self._reader.read(self._live.files[number], self._schema(columns), alone=True)
 
     def news(self) -> News:
         """Give what others did since the last call, or since the first open()."""
-        made = News(*(frozenset(numbers) for numbers in self._news))
-        self._news = set(), set(), set()
-        return made
+        return self._live.news()
 
     def commit(
         self,
@@ -273,12 +222,12 @@ class MergeTable:
         layout = self.layout
         with ThreadPoolExecutor(1) as beside:  # the vectors are made and put meanwhile
             writing = beside.submit(write_files, self._lake, self.name, layout.conformed(append), layout)
-            prepared = self._marked(remove)
+            deleting, vectors = self._marked(remove)
         written = writing.result()
         parameters = {"appended": str(len(append)), "removed": str(len(remove))}
-        info = _info(operation, parameters, self.version, {METADATA_KEY: state.to_json()})
+        info = commit_info(operation, parameters, self.version, {METADATA_KEY: state.to_json()})
         txns = [{"txn": {"appId": self._app_id(p), "version": offset}} for p, offset in progress.items()]
-        self._commit([info, *txns, *prepared.actions, *({"add": file.add} for file in written)], prepared.vectors)
+        self._commit([info, *txns, *deleting, *({"add": file.add} for file in written)], vectors)
         self._tail.wrote(self.version, state)
         self._checkpoint()
         return self._locations(written, len(append))
@@ -289,12 +238,12 @@ class MergeTable:
         Gives the rows' old locations and their new ones. The newest state is repeated in the commit, so that one read
         of the log's tail still finds it. Raises as commit does.
         """
-        old = np.concatenate([np.empty(0, np.int64), *(self._live(number) for number in numbers)])
+        old = np.concatenate([np.empty(0, np.int64), *(self._live.living(number) for number in numbers)])
         written = write_files(self._lake, self.name, self.rows(old), self.layout, data_change=False)
-        removes = [_removed(self._files[number], data_change=False) for number in numbers]
+        removes = [removed(self._live.files[number], data_change=False) for number in numbers]
         state = self.state()
         metadata = {} if state is None else {METADATA_KEY: state.to_json()}
-        info = _info(operation, {"files": str(len(numbers))}, self.version, metadata)
+        info = commit_info(operation, {"files": str(len(numbers))}, self.version, metadata)
         self._commit([info, *removes, *({"add": file.add} for file in written)])
         if state is not None:
             self._tail.wrote(self.version, state)
@@ -330,8 +279,7 @@ class MergeTable:
         return [*([{"protocol": protocol}] if protocol else []), {"metaData": metadata}]
 
     def _begin(self, snapshot: Snapshot) -> None:
-        self._files.clear()
-        self._files.update({self._number(path): file for path, file in snapshot.files.items()})
+        self._live.begin(snapshot)
         self._checkpoint_at = max(snapshot.checkpoint, 0) + CHECKPOINT_EVERY
 
     def _reload(self, before: int) -> None:
@@ -344,93 +292,33 @@ class MergeTable:
         changed = {path for path in shared if known.files[path].vector_id != now.files[path].vector_id}
         gone, new = known.files.keys() - now.files.keys(), now.files.keys() - known.files.keys()
         self._snapshot = now
-        self._follow(Change(now.version, frozenset(new), frozenset(gone), frozenset(changed), frozenset(now.files)))
+        told = Change(now.version, frozenset(new), frozenset(gone), frozenset(changed), frozenset(now.files))
+        self._live.follow(now, told)
         self._begin(now)
 
-    def _number(self, path: str) -> int:
-        return self._numbers.setdefault(path, len(self._numbers))
+    def _marked(self, remove: Ints) -> tuple[list[Action], dict[int, BitMap]]:
+        """Write the vectors of a commit that deletes the rows at locations; gives its actions, and vectors by file."""
+        grown = self._live.deleting(remove)
+        emptied = [n for n, rows in grown if len(rows) == self._live.row_count(n)]
+        vectors = {n: rows for n, rows in grown if len(rows) < self._live.row_count(n)}
+        actions = [removed(self._live.files[number]) for number in emptied]
+        if vectors:
+            path, data, descriptors = pack(list(vectors.values()))
+            with self._lake.explained(f"write the deletion vectors of table {self.name}"):
+                obstore.put(self._lake.objects, f"{self.name}/{path}", data)
+            for number, descriptor in zip(vectors, descriptors, strict=True):
+                file = self._live.files[number]
+                actions += [removed(file), marked(file, descriptor, self._live.row_count(number))]
+        return actions, vectors
 
-    def _follow(self, change: Change, *, own: bool = False) -> None:
-        """Bring what is kept by number to the snapshot; what others did becomes news."""
-        new, gone, changed = ({self._number(p) for p in paths} for paths in (change.added, change.gone, change.changed))
-        for number in gone:
-            self._files.pop(number, None)
-            self._vectors.pop(number, None)
-        for path in change.touched:
-            self._files[self._number(path)] = self._open_snapshot.files[path]
-        if own:
-            return
-        told_new, told_gone, told_changed = self._news
-        returned = new & told_gone  # with what vector is not known
-        told_gone |= gone - told_new
-        told_gone -= returned
-        told_changed |= (changed - told_new) | returned
-        told_changed -= gone
-        told_new |= new - returned
-        told_new -= gone
-
-    def _load_vectors(self, numbers: Iterable[int]) -> None:
-        """Read the vectors of files that are not known yet."""
-        by_file: dict[str, list[int]] = {}
-        for number in numbers:
-            vector = self._files[number].vector
-            if vector and self._vectors.get(number, ("",))[0] != vector.id:
-                by_file.setdefault(vector.where if vector.storage == "u" else "", []).append(number)
-        groups = list(by_file.values())
-
-        def read(index: int) -> list[BitMap]:
-            return self._reader.vectors([self._vector(number) for number in groups[index]])
-
-        for own, vectors in zip(groups, _in_parallel(read, len(groups)), strict=True):
-            for number, rows in zip(own, vectors, strict=True):
-                self._vectors[number] = self._vector(number).id, rows
-
-    def _vector(self, number: int) -> Descriptor:
-        vector = self._files[number].vector
-        assert vector is not None
-        return vector
-
-    def _marked(self, remove: Ints) -> _Prepared:
-        """Write the vectors of a commit that deletes the rows at locations; gives what it says about their files."""
-        prepared = _Prepared()
-        asked = [(n, rows) for n, rows in _by_file(np.unique(remove)) if n in self._files]
-        self._load_vectors(number for number, _ in asked)
-        grown: list[tuple[int, BitMap]] = []
-        for number, positions in asked:
-            count = self.row_count(number)
-            if positions[-1] >= count:
-                raise ValueError(f"table {self.name}: no row {positions[-1]} in {self._files[number].path} of {count}")
-            before = self._vectors[number][1] if self._files[number].vector else BitMap()
-            after = before | BitMap(positions.astype(np.uint32))
-            if len(after) == count:
-                prepared.actions.append(_removed(self._files[number]))
-            elif len(after) > len(before):
-                after.run_optimize()
-                grown.append((number, after))
-        if grown:
-            self._write_vectors(grown, prepared)
-        return prepared
-
-    def _write_vectors(self, grown: Sequence[tuple[int, BitMap]], prepared: _Prepared) -> None:
-        path, data, descriptors = pack([rows for _, rows in grown])
-        with self._lake.explained(f"write the deletion vectors of table {self.name}"):
-            obstore.put(self._lake.objects, f"{self.name}/{path}", data)
-        for (number, rows), descriptor in zip(grown, descriptors, strict=True):
-            file = self._files[number]
-            stats = loosened(file.add.get("stats"), self.row_count(number))
-            add = {**file.add, "stats": stats, "deletionVector": descriptor.to_action(), "dataChange": True}
-            prepared.actions += [_removed(file), {"add": add}]
-            prepared.vectors[file.path] = rows
-
-    def _commit(self, actions: list[Action], vectors: Mapping[str, BitMap] | None = None) -> None:
+    def _commit(self, actions: list[Action], vectors: Mapping[int, BitMap] | None = None) -> None:
         """Put the next version and go forward to it; raises Contested, or what the storage says."""
         version = self.version + 1
         if not self._put(version, actions):
             raise Contested(f"table {self.name}: version {version} was committed by another writer")
-        self._follow(self._open_snapshot.apply(version, actions), own=True)
-        for path, rows in (vectors or {}).items():
-            number = self._number(path)
-            self._vectors[number] = self._vector(number).id, rows
+        self._live.follow(self._open_snapshot, self._open_snapshot.apply(version, actions), own=True)
+        for number, rows in (vectors or {}).items():
+            self._live.keep(number, rows)
         if self._open_snapshot.unverified:
             self._log.verify(self._open_snapshot)
 
@@ -452,16 +340,8 @@ class MergeTable:
     def _locations(self, written: Sequence[Written], count: int) -> Ints:
         made = np.empty(count, np.int64)
         for file in written:
-            made[file.taken] = (self._number(file.path) << POSITION_BITS) + np.arange(len(file.taken))
+            made[file.taken] = self._live.locations(file.path, len(file.taken))
         return made
-
-    def _live(self, number: int) -> Ints:
-        """Give the locations of a file's rows that are not deleted."""
-        live = np.arange(self.row_count(number), dtype=np.int64)
-        dead = self.dead(number)
-        if dead:
-            live = np.delete(live, np.asarray(dead.to_array()))
-        return (number << POSITION_BITS) + live
 
     def _checkpoint(self) -> None:
         """Have a checkpoint made now and then: our commits do not trigger delta-rs's own. Failing is not an error."""
@@ -474,42 +354,3 @@ class MergeTable:
         except (DeltaError, OSError, LakehouseError):
             self.checkpoint_failures += 1
             self._checkpoint_at = self.version + CHECKPOINT_AGAIN
-
-
-def _by_file(ordered: Ints) -> Iterator[tuple[int, Ints]]:
-    """Give each file's number with the positions in it, from ascending locations."""
-    if not len(ordered):
-        return
-    numbers = ordered >> POSITION_BITS
-    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-    for start, own in zip(starts, np.split(ordered & _POSITION, starts[1:]), strict=True):
-        yield int(numbers[start]), own
-
-
-def _in_parallel(read: Callable[[int], T], count: int) -> list[T]:
-    if count < 2:
-        return [read(index) for index in range(count)]
-    with ThreadPoolExecutor(min(THREADS, count)) as pool:
-        return list(pool.map(read, range(count)))
-
-
-def _info(
-    operation: str, parameters: Mapping[str, str], read: int, metadata: Mapping[str, str] | None = None
-) -> Action:
-    info = {"timestamp": _now(), "operation": operation, "operationParameters": dict(parameters)}
-    known = {} if read < 0 else {"readVersion": read}
-    return {"commitInfo": {**info, **known, "engineInfo": ENGINE, "txnId": str(uuid.uuid4()), **(metadata or {})}}
-
-
-def _removed(file: DataFile, *, data_change: bool = True) -> Action:
-    kept = {name: file.add[name] for name in ("path", "partitionValues", "size", "tags") if name in file.add}
-    vector = {"deletionVector": file.vector.to_action()} if file.vector else {}
-    return {
-        "remove": {
-            **kept, "deletionTimestamp": _now(), "dataChange": data_change, "extendedFileMetadata": True, **vector
-        }
-    }  # fmt: skip
-
-
-def _now() -> int:
-    return time.time_ns() // 1_000_000

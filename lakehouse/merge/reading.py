@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyroaring import BitMap
 
+from lakehouse.errors import TableRefused
 from lakehouse.groups import Ints
 from lakehouse.lake import Lake
 from lakehouse.merge.data_files import partition_scalar
 from lakehouse.merge.log import DataFile
-from lakehouse.merge.vectors import Descriptor, span, unpack
+from lakehouse.merge.vectors import DamagedVector, Descriptor, span, unpack
 
 FOOTERS = 512  # kept in memory
 
@@ -76,8 +77,17 @@ class FileReader:
                     ends=[end for _, end in spans],
                 )
             for descriptor, frame in zip(own, frames, strict=True):
-                found[descriptor.id] = unpack(bytes(frame), descriptor)
+                found[descriptor.id] = self._unpacked(bytes(frame), descriptor)
         return [found[descriptor.id] for descriptor in descriptors]
+
+    def _unpacked(self, frame: bytes, descriptor: Descriptor) -> BitMap:
+        try:
+            return unpack(frame, descriptor)
+        except DamagedVector as error:
+            raise TableRefused(
+                f"table {self._table}: a deletion vector is damaged: {error}. Bring the file back from a copy, or move "
+                "the stream's tables away to build the stream again."
+            ) from error
 
     def _open(self, path: str) -> pq.ParquetFile:
         with self._lock:

@@ -36,7 +36,7 @@ _TO_Z85 = bytes.maketrans(_PYTHON_85, _Z85)
 _FROM_Z85 = bytes.maketrans(_Z85, _PYTHON_85)
 
 
-class DamagedVector(TableRefused):
+class DamagedVector(ValueError):  # noqa: N818
     """The bytes are no deletion vector, or not the one that the log describes."""
 
 

@@ -236,3 +236,34 @@ def test_shallow_clones_and_logs_without_a_beginning_are_refused(local: Lake) ->
     obstore.delete(local.objects, f"t/_delta_log/{0:020}.json")
     with pytest.raises(TableRefused, match="begins at version 1"):
         merge_table(local)
+
+
+def test_a_log_that_was_cleaned_while_this_process_waited_is_read_afresh(local: Lake) -> None:
+    waiting, table = merge_table(local), merge_table(local)
+    writer = Writer(table)
+    writer.apply(range(10))
+    waiting.open()
+    assert waiting.news().new == {0}
+    writer.apply([10], [3])
+    writer.apply([11])
+    DeltaTable(local.table_uri("t")).create_checkpoint()
+    for version in range(3):
+        obstore.delete(local.objects, f"t/_delta_log/{version:020}.json")
+    waiting.open()
+    news = waiting.news()
+    assert (waiting.version, len(news.new), news.gone, news.changed) == (3, 2, frozenset(), {0})
+    assert by_location(waiting) == by_deltalake(local) == sorted(writer.live)
+
+
+def test_a_damaged_vector_stops_the_table_and_says_which(local: Lake) -> None:
+    writer = Writer(merge_table(local))
+    writer.apply(range(10))
+    writer.apply([], [3])
+    table = merge_table(local)
+    vector = table.files()[0].vector
+    assert vector is not None
+    data = local.get(f"t/{vector.path}")
+    assert data is not None
+    local.put(f"t/{vector.path}", data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(TableRefused, match=r"table t: a deletion vector is damaged: _vectors/.*wrong checksum"):
+        table.dead(0)
