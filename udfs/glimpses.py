@@ -17,6 +17,7 @@ from udfs import slices
 from udfs.converted import Mask
 from udfs.decoded import Piece
 from udfs.names import names_in_avro
+from udfs.slices import Ints
 
 TRUNCATE, INDEX_IDENTITY = "truncate_seen", "identity_index_suspected"
 
@@ -79,10 +80,12 @@ def signs(piece: Piece, table: pa.Table, records: pa.Table, contract: Contract) 
     if "op" not in piece.columns:
         return []
     found = []
-    truncated = pc.index(piece.columns["op"], "t").as_py()
-    if truncated >= 0:
-        found.append(Sign(TRUNCATE, int(piece.row[truncated]), piece.schema_id))
-    made_up = None if contract.full_identity or not contract.key else _made_up(piece, table, records, contract)
+    ops = _letters(piece.columns["op"])
+    truncates = ops == ord("t")
+    if truncates.any():
+        found.append(Sign(TRUNCATE, int(piece.row[int(truncates.argmax())]), piece.schema_id))
+    deletes = np.flatnonzero(ops == ord("d")) if contract.key and not contract.full_identity else np.zeros(0, np.int64)
+    made_up = _made_up(piece, deletes, table, records, contract) if len(deletes) else None
     return [*found, *([Sign(INDEX_IDENTITY, made_up, piece.schema_id)] if made_up is not None else ())]
 
 
@@ -98,18 +101,23 @@ def _named(value: bytes, piece: Piece) -> Mapping[str, None] | None:
     return dict.fromkeys(image) if isinstance(image, dict) else None
 
 
-def _made_up(piece: Piece, table: pa.Table, records: pa.Table, contract: Contract) -> int | None:
+def _letters(op: pa.Array) -> slices.Bytes:
+    """Give the letters of ops, which are one character each, as bytes."""
+    held = op.cast(pa.string())
+    start = int(slices.offsets(held)[0])
+    return slices.data(held)[start : start + len(held)]
+
+
+def _made_up(piece: Piece, deletes: Ints, table: pa.Table, records: pa.Table, contract: Contract) -> int | None:
     """Give the raw row of a delete whose key is all defaults though another column of its old row is not."""
-    suspects = slices.mask_of(pc.equal(piece.columns["op"], "d"))
-    if not suspects.any():
-        return None
     for field in contract.key:
         zero = next((value for of_kind, value in _ZEROS if of_kind(field.type.arrow)), None)
         if zero is None:
             return None
-        suspects &= slices.mask_of(pc.equal(table[field.name], pa.scalar(zero, field.type.arrow)).combine_chunks())
+        keys = table[field.name].take(pa.array(deletes)).combine_chunks()
+        deletes = deletes[slices.mask_of(pc.equal(keys, pa.scalar(zero, field.type.arrow)))]
     # At most one record is looked at: a table whose deletes name key 0 has more of them.
-    places = np.flatnonzero(suspects)[:1]
+    places = deletes[:1]
     rows = [int(piece.row[place]) for place in places]
     if not rows:
         return None
