@@ -280,7 +280,10 @@ def _guarded(command: Callable[[], None]) -> int:
     except (TidegateError, LakehouseError, ContractError, OSError, ValueError) as error:
         err.print(f"[bold red]tidegate:[/] {escape(str(error))}", markup=True, highlight=False, soft_wrap=True)
         return PROBLEM
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, RuntimeError) as error:
+        # DuckDB answers Ctrl-C with an error of its own, caused by the interruption.
+        if isinstance(error, RuntimeError) and not isinstance(error.__cause__, KeyboardInterrupt):
+            raise
         err.print("tidegate: interrupted; what was committed stays committed", highlight=False)
         return INTERRUPTED
     return OK
