@@ -1,6 +1,6 @@
 """Where the rows of each key lie, and at which position they stand: a hint that is rebuilt from the table at will.
 
-An entry is (key, position, location). Entries stand in runs, each sorted by key; a probe asks all runs, newest first.
+An entry is (key, position, location). Entries stand in runs, each sorted by key and position; a probe asks all runs.
 Runs of similar size are merged, so that a commit costs the same whatever the table's size. Entries of rows that are
 gone stay until a merge: whoever asks learns from the table's vectors which rows are alive.
 Memory: 32 bytes an entry, 40 where keys are hashed.
@@ -17,6 +17,7 @@ import numpy.typing as npt
 from lakehouse.merge.keys import Ints, Keys, concat_keys
 
 GONE = -1  # the location of an entry that says: the key's rows up to this position are deleted
+_LOWEST = -(1 << 63)
 GROWTH = 4  # a run is merged into the one before it unless that one is so many times larger
 Rows = npt.NDArray[np.intp]
 
@@ -72,7 +73,7 @@ class KeyIndex:
         """Add entries; one with the same key and position as an older one takes its place."""
         if not len(entries):
             return
-        self._runs.append(entries.take(np.argsort(entries.keys.low, kind="stable")))
+        self._runs.append(_in_order(entries.take(np.argsort(entries.keys.low, kind="stable"))))
         while len(self._runs) > 1 and len(self._runs[-2]) < GROWTH * len(self._runs[-1]):
             newer, older = self._runs.pop(), self._runs.pop()
             self._runs.append(self._merged(older, newer, last=not self._runs))
@@ -80,6 +81,32 @@ class KeyIndex:
     def restore(self, runs: Sequence[Entries]) -> None:
         """Take over the runs of a snapshot."""
         self._runs = list(runs)
+
+    def last(self, keys: Keys) -> Hits:
+        """Give the highest entry of each key that has one, by asked key."""
+        best = Entries(keys, *(np.full(len(keys), fill, np.int64) for fill in (_LOWEST, _LOWEST, GONE)))
+        found = np.zeros(len(keys), np.bool_)
+        for run in self._runs:  # of equal positions the newest run's counts
+            at = np.searchsorted(run.keys.low, keys.low, side="right") - 1
+            hit = np.flatnonzero((at >= 0) & (run.keys.low[at] == keys.low))
+            rows = at[hit]
+            if run.keys.check is not None and keys.check is not None:
+                equal = run.keys.check[rows] == keys.check[hit]
+                if not equal.all():  # two keys share half of their numbers: look at all entries
+                    return self._last_of_all(keys)
+            major, minor = run.major[rows], run.minor[rows]
+            wins = (major > best.major[hit]) | ((major == best.major[hit]) & (minor >= best.minor[hit]))
+            hit, rows = hit[wins], rows[wins]
+            best.major[hit], best.minor[hit], best.location[hit] = major[wins], minor[wins], run.location[rows]
+            found[hit] = True
+        where = np.flatnonzero(found)
+        return Hits(where, best.take(where))
+
+    def _last_of_all(self, keys: Keys) -> Hits:
+        hits = self.find(keys)
+        last = np.ones(len(hits), np.bool_)
+        last[:-1] = hits.asked[1:] != hits.asked[:-1]
+        return hits.take(last)
 
     def find(self, keys: Keys) -> Hits:
         """Give all entries of the keys: with `versions` one per key and position, else the highest one of each key.
@@ -128,34 +155,39 @@ class KeyIndex:
             woven(older.minor, newer.minor),
             woven(older.location, newer.location),
         )
-        keep = self._counting(both)
+        both = _in_order(both)
+        keep = _last_of_each(_groups(both.keys), both, self._versions)
         if last:
             keep &= both.location != GONE
         return both if keep.all() else both.take(keep)
 
-    def _counting(self, both: Entries) -> npt.NDArray[np.bool_]:
-        """Mark the entries that count among those of a merged run (of equal ones the newer stands later)."""
-        low = both.keys.low
-        keep = np.ones(len(low), np.bool_)
-        same = low[1:] == low[:-1]
-        shared = np.zeros(len(low), np.bool_)
-        shared[1:] |= same
-        shared[:-1] |= same
-        where = np.flatnonzero(shared)
-        if len(where):
-            some = both.take(where)
-            check = np.zeros(len(where), np.int64) if some.keys.check is None else some.keys.check
-            order = np.lexsort((np.arange(len(where)), some.minor, some.major, check, some.keys.low))
-            group = _groups(some.keys.low[order], check[order])
-            last = _last_of_each(group, some.take(order), self._versions)
-            keep[where] = False
-            keep[where[order[last]]] = True
-        return keep
+
+def _in_order(both: Entries) -> Entries:
+    """Give a merged run with each key's entries by position; as a rule they stand so, the newer ones later."""
+    same = both.keys.low[1:] == both.keys.low[:-1]
+    rising = (both.major[1:] > both.major[:-1]) | (
+        (both.major[1:] == both.major[:-1]) & (both.minor[1:] >= both.minor[:-1])
+    )
+    wrong = same & ~rising
+    if both.keys.check is not None:
+        wrong |= same & (both.keys.check[1:] != both.keys.check[:-1])
+    if not wrong.any():
+        return both
+    group = np.concatenate(([0], np.cumsum(~same)))
+    where = np.flatnonzero(np.isin(group, group[1:][wrong]))
+    some = both.take(where)
+    check = np.zeros(len(where), np.int64) if some.keys.check is None else some.keys.check
+    order = np.arange(len(both))
+    order[where] = where[np.lexsort((np.arange(len(where)), some.minor, some.major, check, some.keys.low))]
+    return both.take(order)
 
 
-def _groups(low: Ints, check: Ints) -> Rows:
-    new = np.zeros(len(low), np.intp)
-    new[1:] = (low[1:] != low[:-1]) | (check[1:] != check[:-1])
+def _groups(keys: Keys) -> Rows:
+    """Number the keys of a run: equal ones stand together."""
+    new = np.zeros(len(keys), np.intp)
+    new[1:] = keys.low[1:] != keys.low[:-1]
+    if keys.check is not None:
+        new[1:] |= keys.check[1:] != keys.check[:-1]
     return np.cumsum(new)
 
 

@@ -116,7 +116,7 @@ class Current:
         keys = events.keys.take(first)
         location = np.full(len(keys), NONE, np.int64)
         top = np.full((len(keys), 2), NONE, np.int64)
-        hits = self.current.find(keys)
+        hits = self.current.last(keys)
         location[hits.asked] = hits.entries.location
         top[hits.asked] = np.stack([hits.entries.major, hits.entries.minor], axis=1)
         remembered = self._ask_memory(events, of, keys, location, top)

@@ -85,8 +85,8 @@ class History:
         keys = events.keys.take(first)
         top, open_version = np.full((len(keys), 2), NONE, np.int64), np.full(len(keys), NONE, np.int64)
         marked = np.zeros(len(keys), np.bool_)
-        for table in (self.memory, self.history):  # hits by key and position: of several assignments the newest stays
-            hits = table.find(keys)
+        for table in (self.memory, self.history):
+            hits = table.last(keys)
             position = np.stack([hits.entries.major, hits.entries.minor], axis=1)
             above = _above(position, top[hits.asked])
             top[hits.asked[above]] = position[above]

@@ -61,8 +61,13 @@ class IndexedTable:
                 dead = self._dead(number)
                 self._enter(rows, np.arange(len(rows)) | (number << ROW_BITS), None if dead is None else ~dead)
 
+    def last(self, keys: Keys) -> Hits:
+        """Give the highest entry of each key whose row is alive."""
+        hits = self.index.last(keys)
+        return hits.take(self._alive(hits.entries.location)) if len(hits) else hits
+
     def find(self, keys: Keys) -> Hits:
-        """Give the entries of the keys whose rows are alive."""
+        """Give the entries of the keys whose rows are alive, by key and position."""
         hits = self.index.find(keys)
         return hits.take(self._alive(hits.entries.location)) if len(hits) else hits
 
