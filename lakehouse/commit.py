@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from contracts.columns import refined_schema
 from contracts.model import Contract
+from lakehouse.added import effective
 from lakehouse.anchor import AnchorState
 from lakehouse.batches import Loaded, SectionCache, load
 from lakehouse.errors import CommitContested, EpochOver
@@ -58,17 +60,25 @@ class StreamTables:
         max_rows: int = MAX_ROWS,
         accept_partial: bool = False,
     ) -> None:
-        self.contract = contract
+        self._written = contract
         self._lake = lake
         self._pipeline = pipeline
         self._epochs = dict(epochs or {})
         self._version = version
         self._max_rows = max_rows
         self._accept_partial = accept_partial
-        self.tables = tables_of(lake, contract, kinds_of(contract.tables), pipeline, self._epochs, pins or {})
-        self._former = tables_of(lake, contract, other_kinds(contract.tables), pipeline, self._epochs, pins or {})
-        self._prepared = False
+        self._pins = dict(pins or {})
+        self._take(contract)
         self._known: tuple[float, dict[Partition, int]] = (float("inf"), {})
+
+    def _take(self, contract: Contract) -> None:
+        """Work by a contract: the written one, or that with the columns that the stream gained by itself."""
+        self.contract = contract
+        self.tables, self._former = (
+            tables_of(self._lake, contract, kinds(contract.tables), self._pipeline, self._epochs, self._pins)
+            for kinds in (kinds_of, other_kinds)
+        )
+        self._prepared = False
 
     @property
     def anchor(self) -> KeptTable:
@@ -81,6 +91,7 @@ class StreamTables:
         Raises what lakehouse.errors says about tables that cannot be continued.
         """
         if not self._prepared:
+            self._take(effective(self._lake, self._written))
             tables = TableSet(self.contract.stream, self.tables, self._former)
             tables.prepare(accept_partial=self._accept_partial)
             self._prepared = True
@@ -151,12 +162,21 @@ class StreamTables:
         self._verify(state, identity)
         for steps in chunks_of(plan(refs, progress, *oracles), self._max_rows):
             loaded = load(sections, steps)
+            self._verify_columns(loaded)
             judged = self._floored(judge(self.contract, loaded, state, self._epochs, now_ms), state)
             state = self._stamped(state, steps, loaded, judged, identity)
             self._commit_tables(loaded, judged, state)
             progress |= loaded.lasts
             self._known = (time.monotonic(), dict(progress))
             yield judged
+
+    def _verify_columns(self, loaded: Loaded) -> None:
+        """Raise Contested when the stream has gained a column since the tables were prepared."""
+        gained = set(loaded.rows.column_names) - set(refined_schema(self.contract).names)
+        if gained:
+            self._prepared = False
+            self.prepare()
+            raise Contested(f"stream {self.contract.stream}: new columns {sorted(gained)}")
 
     def _floored(self, judged: Judged, state: AnchorState) -> Judged:
         """Give the batch with the floors that truncates set, before and in it."""

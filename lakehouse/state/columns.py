@@ -36,6 +36,7 @@ CURRENT_META = pa.schema(
         ("_partition", pa.int32()),
         ("_offset", pa.int64()),
         ("_previous_key", pa.string()),
+        ("_flags", pa.list_(pa.string())),  # "column:reason" of values stored as null; null: none
     ]
 )
 REST = ""  # stands, in `older`, for all columns that every change sends

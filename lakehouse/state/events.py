@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -73,6 +74,7 @@ def events_of(
     truncates = pc.equal(rows["_op"], "t")
     if pc.any(truncates).as_py():
         rows = rows.filter(pc.invert(truncates))
+    rows = _parted(contract, rows)
     major, minor = rank(rows, epochs, highest)
     what = np.where(_equal(rows["_op"], DELETES), DEAD, ALIVE).astype(np.int8)
     weak = np.zeros(len(rows), np.bool_)
@@ -87,6 +89,38 @@ def events_of(
         rows = pa.concat_tables([rows, told], promote_options="default")
     keys = keys_of([rows[name] for name in key_names(contract)])
     return Events(rows, keys, major, minor, what, weak, unset)
+
+
+def _parted(contract: Contract, rows: pa.Table) -> pa.Table:
+    """Give an update that changed the key (of a table whose key only the contract names) as a delete and a create."""
+    if rows["_previous_key"].null_count == len(rows):
+        return rows
+    changed = rows.filter(pc.and_(pc.equal(rows["_op"], "u"), pc.is_valid(rows["_previous_key"])))
+    if not len(changed):
+        return rows
+    before = parsed_keys(changed["_previous_key"].to_pylist(), contract, changed.schema)
+    after = json_keys(changed.select(before.column_names))
+    told = {**dict(zip(before.column_names, before.columns, strict=True)), "_op": pa.repeat("d", len(changed))}
+    told |= {"_next_key": after, "_previous_key": pa.nulls(len(changed), pa.string())}
+    for name, column in told.items():
+        place = changed.schema.get_field_index(name)
+        changed = changed.set_column(place, changed.schema.field(name), column)
+    whole = np.all([pc.is_valid(column).to_numpy() for column in before.columns], axis=0)
+    return pa.concat_tables([rows, changed.filter(pa.array(whole))])
+
+
+def json_keys(rows: pa.Table) -> pa.StringArray:
+    """Give keys as JSON objects, as _previous_key and _next_key hold them. For few rows."""
+    written = [
+        orjson.dumps(row, default=_json_value, option=orjson.OPT_PASSTHROUGH_DATETIME) for row in rows.to_pylist()
+    ]
+    return pa.array(written, pa.binary()).cast(pa.string())
+
+
+def _json_value(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.hex()
+    return value.isoformat() if isinstance(value, dt.date | dt.time) else str(value)
 
 
 def _withheld(withheld: pa.Table) -> tuple[pa.Table, Flags]:

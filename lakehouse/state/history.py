@@ -12,8 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contracts.columns import own_schema
 from contracts.model import Contract
+from contracts.state import tracked_columns
 from lakehouse.groups import NONE, Flags, Ints
 from lakehouse.merge.keys import Keys
 from lakehouse.state.candidates import NEW, NOWHERE, Candidates, Rows, assembled
@@ -43,7 +43,6 @@ class History:
         self.contract, self.history, self.memory = contract, history, memory
         self._columns = toastable(contract)
         self._schema = history_schema(contract)
-        self._own = [name for name in own_schema(contract).names if name in self._schema.names]
 
     def outcome(self, events: Events, floors: Floors, raised: Floors) -> Change:
         """Give the change that the events make, on top of the snapshots of history and memory.
@@ -226,7 +225,7 @@ class History:
                 below = ~_above(np.stack([c.major[versions], c.minor[versions]], axis=1), np.array([[major, minor]]))
                 marks[1:] &= below[1:] == below[:-1]
         where = np.flatnonzero(marks)
-        for name in self._own if len(where) else ():
+        for name in tracked_columns(self.contract) if len(where) else ():
             marks[where] &= _same_values(values[name], where)
         return marks
 
