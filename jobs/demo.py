@@ -88,6 +88,7 @@ def clear_home(home: Path) -> None:
 
 
 def new_keys(path: Path) -> Path:
+    """Write a key file with one fresh key, `demo`, and give its path."""
     path.touch(mode=0o600)
     path.write_text(f"demo = {base64.b64encode(secrets.token_bytes(32)).decode()}\n", encoding="utf-8")
     return path

@@ -165,6 +165,7 @@ class _Stream(io.RawIOBase):
         self.empty = not self._held
 
     def readable(self) -> bool:
+        """Say that it can be read."""
         return True
 
     def read(self, size: int = -1) -> bytes:
