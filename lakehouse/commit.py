@@ -25,6 +25,7 @@ from lakehouse.state.floors import merged, raised
 from lakehouse.table import Contested
 from lakehouse.tables import KeptTable, tables_of
 from lakehouse.tableset import TableSet
+from lakehouse.upkeep import BUDGET, Upkeep, Upkept
 from lakehouse.verdicts import Judged, judge
 
 MAX_ROWS = 2_000_000  # of one Delta commit
@@ -79,6 +80,7 @@ class StreamTables:
             for kinds in (kinds_of, other_kinds)
         )
         self._prepared = False
+        self._upkeep: Upkeep | None = None
 
     @property
     def anchor(self) -> KeptTable:
@@ -92,7 +94,7 @@ class StreamTables:
         """
         if not self._prepared:
             self._take(effective(self._lake, self._written))
-            tables = TableSet(self.contract.stream, self.tables, self._former)
+            tables = TableSet(self._lake, self.contract, self._epochs, self.tables, self._former)
             tables.prepare(accept_partial=self._accept_partial)
             self._prepared = True
 
@@ -138,6 +140,15 @@ class StreamTables:
             watermark_ms=state.watermark_ms if state else None,
             versions={table.name: table.version for table in self.tables},
         )
+
+    def maintain(self, budget: float = BUDGET) -> Upkept:
+        """Do what upkeep is due, between two commits, for about so many seconds; never raises."""
+        if not self._prepared:
+            return Upkept()
+        if self._upkeep is None:
+            memory_ms = self.contract.state.delete_memory_ms
+            self._upkeep = Upkeep(self._lake, self.contract.stream, self.tables, self._pipeline, memory_ms)
+        return self._upkeep.run(budget)
 
     def progress(self) -> dict[Partition, int]:
         """Give the stream's progress: the last applied offset of every partition it ever committed."""

@@ -74,6 +74,9 @@ def _completed(
 
 
 def _epochs(rows: pa.Table, epochs: Mapping[str, int]) -> Ints | np.int64:
+    if "_epoch" in rows.column_names:
+        own: Ints = pc.fill_null(rows["_epoch"], 0).to_numpy().astype(np.int64) << EPOCH_SHIFT
+        return own
     if not any(epochs.values()):
         return np.int64(0)
     topics = pa.array(sorted(epochs), pa.string())

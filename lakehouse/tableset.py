@@ -6,8 +6,14 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from contracts.model import Contract
 from lakehouse.anchor import AnchorState
 from lakehouse.errors import PartialTable, TableVanished, TableWentBack
+from lakehouse.kinds import MEMORY
+from lakehouse.lake import Lake
+from lakehouse.state.build import build, unbuildable
+from lakehouse.state.floors import Floors
+from lakehouse.state.table import StateTable
 from lakehouse.tables import KeptTable
 
 
@@ -15,7 +21,9 @@ from lakehouse.tables import KeptTable
 class TableSet:
     """The tables that a contract keeps, in commit order, and those of other kinds that it may have kept before."""
 
-    stream: str
+    lake: Lake
+    contract: Contract
+    epochs: Mapping[str, int]
     kept: Sequence[KeptTable]
     former: Sequence[KeptTable]
 
@@ -28,18 +36,36 @@ class TableSet:
         former = {table.kind.name: table for table in self.former if table.open()}
         states = {name: state for name, table in {**former, **there}.items() if (state := table.state()) is not None}
         missing = [table for table in self.kept if table.kind.name not in there]
+        building = self._building(states) if not accept_partial else []
         for table in missing:
-            self._verify_absence(table, states, accept_partial)
+            self._verify_absence(table, states, accept_partial or table in building)
         for state in states.values():
             _verify_not_older(there, state)
         for table in missing:
             table.create()
         for table in self.kept:
             table.evolve()
+        floors = self._build(building)
+        new = {table.kind.name for table in (*missing, *building)}
         for kind, state in states.items():
             if state.partitions:
                 leader = there.get(kind) or former[kind]
-                self._level(leader, state, {*state.tables, *(table.kind.name for table in missing)})
+                held = replace(state, floors={**state.floors, **floors})
+                self._level(leader, held, {*state.tables, *new})
+
+    def _building(self, states: Mapping[str, AnchorState]) -> list[StateTable]:
+        """Give the tables of the stream's state when some of them were never filled and the changes can fill them."""
+        state = [table for table in self.kept if isinstance(table, StateTable)]
+        filled = "changes" in states and any(known.partitions for known in states.values())
+        whole = filled and unbuildable(self.contract) is None
+        lacks = any(table.kind.name not in states for table in state if table.kind is not MEMORY)
+        return state if whole and lacks else []
+
+    def _build(self, tables: Sequence[StateTable]) -> Floors:
+        if not tables:
+            return {}
+        names = {table.kind.name: table.name for table in self.kept}
+        return build(self.lake, self.contract, names["changes"], names["quarantine"], tables, self.epochs)
 
     def _level(self, leader: KeptTable, state: AnchorState, followers: set[str]) -> None:
         """Bring the tables that were committed before their anchor to its progress, by commits without rows.
@@ -63,10 +89,16 @@ class TableSet:
                 )
         if states and not accept_partial:
             raise PartialTable(
-                f"stream {self.stream}: the table {table.name} would be new, but the stream already has progress in "
-                f"{', '.join(sorted(states))}: the new table would lack the records before. Accept a partial table "
-                "explicitly, or move the stream's tables away to build them all."
+                f"stream {self.contract.stream}: the table {table.name} would be new, but the stream already has "
+                f"progress in {', '.join(sorted(states))}: the new table would lack the records before"
+                f"{self._why_not_built(table)}. Accept a partial table explicitly, or move the stream's tables away to "
+                "build them all."
             )
+
+    def _why_not_built(self, table: KeptTable) -> str:
+        if not isinstance(table, StateTable):
+            return ""
+        return f", and {unbuildable(self.contract) or 'the stream keeps no changes to build it from'}"
 
 
 def _verify_not_older(there: Mapping[str, KeptTable], state: AnchorState) -> None:

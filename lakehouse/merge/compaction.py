@@ -21,6 +21,8 @@ SMALL_BYTES = 16 * 1024 * 1024  # a file below is small
 SMALL_COUNT = 8  # small files in one partition, from which on they are merged
 SLICE_BYTES = 64 * 1024 * 1024  # of live data in one commit, as Parquet
 SLICE_FILES = 64
+PRESSING_DEAD = 0.3  # of all rows
+PRESSING_SMALL = 64  # files
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,15 @@ def compact(table: MergeTable, budget: float) -> Compacted:
     none = np.empty(0, np.int64)
     old, new = (np.concatenate([none, *arrays]) for arrays in (zip(*moved, strict=True) if moved else ((), ())))
     return Compacted(old, new, files, len(moved))
+
+
+def pressing(table: MergeTable) -> bool:
+    """Say whether so many rows of an open table are deleted, or so many of its files small, that readers feel it."""
+    files = table.files()
+    dead = sum(file.dead for file in files.values())
+    small = sum(file.size < SMALL_BYTES for file in files.values())
+    rows = sum(table.row_count(number) for number in files) if dead else 0
+    return small >= PRESSING_SMALL or dead > PRESSING_DEAD * rows
 
 
 def slices(table: MergeTable) -> Iterator[list[int]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,8 @@ from lakehouse.merge.protocol import verify_protocol
 from lakehouse.merge.vectors import Descriptor
 
 Action = dict[str, Any]
+# Raises TableRefused when a table of that protocol and metadata is not for its reader: table name, protocol, metadata.
+Guard = Callable[[str, Action, Action], None]
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10}))?\.parquet")
 _DERIVED = ("stats_parsed", "partitionValues_parsed")  # columns of checkpoints that no action has
@@ -83,6 +85,7 @@ class Snapshot:
     files: dict[str, DataFile] = field(default_factory=dict)  # by path
     txns: dict[str, int] = field(default_factory=dict)  # by application id
     checkpoint: int = -1  # the newest one seen
+    optimized_ms: int | None = None  # when files were last rewritten, as far as the log since the checkpoint says
     unverified: bool = True  # protocol or columns changed
 
     @property
@@ -122,6 +125,9 @@ class Snapshot:
         self.protocol = (by_kind.get("protocol") or [self.protocol])[-1]
         self.metadata = (by_kind.get("metaData") or [self.metadata])[-1]
         self.unverified |= "protocol" in by_kind or "metaData" in by_kind
+        for info in by_kind.get("commitInfo", ()):
+            if info.get("operation") == "OPTIMIZE":
+                self.optimized_ms = info.get("timestamp")
         self.version = version
         return change
 
@@ -136,9 +142,10 @@ class Snapshot:
 class DeltaLog:
     """Reads and writes one table's log through the lake's object store."""
 
-    def __init__(self, lake: Lake, table: str) -> None:
+    def __init__(self, lake: Lake, table: str, guard: Guard = verify_protocol) -> None:
         self.table = table
         self._lake = lake
+        self._guard = guard
 
     def commit_path(self, version: int) -> str:
         """Give the path of a commit in the lake."""
@@ -187,7 +194,7 @@ class DeltaLog:
         """Raise TableRefused when the table is not for this writer."""
         if not snapshot.protocol or not snapshot.metadata:
             raise TableRefused(f"table {self.table}: its log says no protocol or no columns: it is damaged")
-        verify_protocol(self.table, snapshot.protocol, snapshot.metadata)
+        self._guard(self.table, snapshot.protocol, snapshot.metadata)
         snapshot.unverified = False
 
     def tombstones(self, snapshot: Snapshot) -> list[Action]:

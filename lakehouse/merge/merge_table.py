@@ -26,8 +26,8 @@ from lakehouse.lake import Lake
 from lakehouse.merge.actions import commit_info, marked, now_ms, removed
 from lakehouse.merge.data_files import Layout, Written, write_files
 from lakehouse.merge.live import POSITION_BITS, LiveFiles, News
-from lakehouse.merge.log import Action, Change, DataFile, DeltaLog, Snapshot
-from lakehouse.merge.protocol import ENABLE_VECTORS, protocol_for, widened
+from lakehouse.merge.log import Action, Change, DataFile, DeltaLog, Guard, Snapshot
+from lakehouse.merge.protocol import ENABLE_VECTORS, protocol_for, verify_protocol, widened
 from lakehouse.merge.reading import FileReader
 from lakehouse.merge.vectors import pack
 from lakehouse.progress import Partition, app_id
@@ -49,8 +49,14 @@ class MergeTable:
     and news() says what changed.
     """
 
-    def __init__(
-        self, lake: Lake, kind: TableKind, shape: TableShape, pipeline: str, epochs: Mapping[str, int]
+    def __init__(  # noqa: PLR0917 (as the other tables, and what tables it takes)
+        self,
+        lake: Lake,
+        kind: TableKind,
+        shape: TableShape,
+        pipeline: str,
+        epochs: Mapping[str, int],
+        guard: Guard = verify_protocol,
     ) -> None:
         self.kind = kind
         self.shape = shape
@@ -58,7 +64,7 @@ class MergeTable:
         self._lake = lake
         self._pipeline = pipeline
         self._epochs = epochs
-        self._log = DeltaLog(lake, shape.name)
+        self._log = DeltaLog(lake, shape.name, guard)
         self._tail = LogTail(lake, shape.name, pipeline)
         self._reader = FileReader(lake, shape.name)
         self._live = LiveFiles(self._reader)
@@ -207,11 +213,13 @@ class MergeTable:
         append: pa.Table,
         remove: Ints,
         progress: Mapping[Partition, int],
-        state: AnchorState,
+        state: AnchorState | None,
         *,
         operation: str = "MERGE",
     ) -> Ints:
         """Append rows and mark those at locations as deleted, with the new progress and state, in one commit.
+
+        Without a state the table still counts as never filled, or as it stood before.
 
         Gives the locations of the appended rows in their order. A location that is deleted already, or whose file is
         no longer live, changes nothing; no rows at all still make a commit.
@@ -225,10 +233,11 @@ class MergeTable:
             deleting, vectors = self._marked(remove)
         written = writing.result()
         parameters = {"appended": str(len(append)), "removed": str(len(remove))}
-        info = commit_info(operation, parameters, self.version, {METADATA_KEY: state.to_json()})
+        info = commit_info(operation, parameters, self.version, {METADATA_KEY: state.to_json()} if state else {})
         txns = [{"txn": {"appId": self._app_id(p), "version": offset}} for p, offset in progress.items()]
         self._commit([info, *txns, *deleting, *({"add": file.add} for file in written)], vectors)
-        self._tail.wrote(self.version, state)
+        if state is not None:
+            self._tail.wrote(self.version, state)
         self._checkpoint()
         return self._locations(written, len(append))
 

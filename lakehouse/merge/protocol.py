@@ -60,6 +60,19 @@ def verify_protocol(table: str, protocol: Mapping[str, Any], metadata: Mapping[s
         )
 
 
+def verify_rewritable(table: str, protocol: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
+    """Raise TableRefused when files of the table cannot be rewritten as they stand, whoever writes it; lists why.
+
+    Unlike verify_protocol it lets tables without deletion vectors pass.
+    """
+    listed = {*(protocol.get("readerFeatures") or ()), *(protocol.get("writerFeatures") or ())}
+    unknown = sorted(listed - WRITER_FEATURES)
+    problems = [f"features that this writer does not know: {', '.join(unknown)}"] if unknown else []
+    problems += [*_properties(metadata), *_columns(metadata)]
+    if problems:
+        raise TableRefused(f"table {table} is left as it is: {'; '.join(problems)}. Let its other writer maintain it.")
+
+
 def _features(protocol: Mapping[str, Any]) -> Iterator[str]:
     versions = protocol["minReaderVersion"], protocol["minWriterVersion"]
     if versions != (READER, WRITER):

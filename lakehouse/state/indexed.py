@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from lakehouse.anchor import AnchorState
 from lakehouse.groups import Flags, Ints, Partition
+from lakehouse.merge.compaction import Compacted, compact
 from lakehouse.merge.index import GONE, Entries, Hits, KeyIndex
 from lakehouse.merge.keys import Keys, keys_of
 from lakehouse.merge.merge_table import MergeTable
@@ -53,13 +54,22 @@ class IndexedTable:
         news = self.table.news()
         for number in (*news.gone, *news.changed):
             self._dead_rows.pop(number, None)
-        live = self.table.files()
-        for number in live if not self._numbers else news.new & live.keys():
-            if number not in self._numbers:
-                self._numbers.add(number)
-                rows = self.table.scan(number, self._indexed)
-                dead = self._dead(number)
-                self._enter(rows, np.arange(len(rows)) | (number << ROW_BITS), None if dead is None else ~dead)
+        # Not by the news alone: what a scan that failed did not enter is still to be entered.
+        for number in sorted(self.table.files().keys() - self._numbers):
+            rows = self.table.scan(number, self._indexed)
+            dead = self._dead(number)
+            self._enter(rows, np.arange(len(rows)) | (number << ROW_BITS), None if dead is None else ~dead)
+            self._numbers.add(number)
+
+    def maintain(self, budget: float) -> Compacted:
+        """Compact the table for about so many seconds; the index follows. Raises as lakehouse.merge.compaction does."""
+        self.follow()
+        done = compact(self.table, budget)
+        self.follow()
+        live = self.table.files().keys()
+        self._numbers &= live
+        self._dead_rows = {number: marks for number, marks in self._dead_rows.items() if number in live}
+        return done
 
     def last(self, keys: Keys) -> Hits:
         """Give the highest entry of each key whose row is alive."""
@@ -75,7 +85,9 @@ class IndexedTable:
         """Give stored rows, in the order of the locations."""
         return self.table.rows(locations & ~FLAGS, columns)
 
-    def commit(self, change: Change, progress: Mapping[Partition, int], state: AnchorState, *, operation: str) -> None:
+    def commit(
+        self, change: Change, progress: Mapping[Partition, int], state: AnchorState | None, *, operation: str
+    ) -> None:
         """Make one commit; raises as MergeTable.commit does."""
         remove = change.remove & ~FLAGS
         locations = self.table.commit(change.append, remove, progress, state, operation=operation)

@@ -73,6 +73,11 @@ class StateTable(MergeTable):
         self._indexed = IndexedTable(self, key_names(stream.contract), versions=kind.name != ANCHOR)
         stream.tables[kind.name] = self._indexed
 
+    @property
+    def indexed(self) -> IndexedTable:
+        """Give the table with its index."""
+        return self._indexed
+
     def lacking(self, batch: Batch, cuts: Mapping[Partition, int], lasts: Mapping[Partition, int]) -> Batch | None:  # noqa: ARG002
         """Give the batch when it changes the table; None when it does not, or its progress says that it has."""
         if self._stream.change_of(self.kind.name, batch).empty:
@@ -84,6 +89,12 @@ class StateTable(MergeTable):
         """Commit what the batch changes, with the new progress and state; raises as MergeTable.commit does."""
         change = self._stream.change_of(self.kind.name, batch)
         self._indexed.commit(change, progress, state, operation="MERGE")
+
+    def fill(self, batch: Batch) -> None:
+        """Commit what the batch changes, without progress or state."""
+        change = self._stream.change_of(self.kind.name, batch)
+        if not change.empty:
+            self._indexed.commit(change, {}, None, operation="MERGE")
 
     def apply_progress(self, progress: Mapping[Partition, int], state: AnchorState) -> None:
         """Commit progress alone."""

@@ -69,6 +69,8 @@ class Source:
         self._truncates, self._withholds, self._renames = truncates, withholds, renames
         self._rereads = rereads
         self._scattered = scattered  # changes of one key on several partitions, as when their number changes
+        self._given = 0  # events given to partitions
+        self._next: dict[int, int] = {}  # partition -> its next offset
         self._many = keys
         self._partitions = partitions
         self._lsn = 1000
@@ -208,14 +210,17 @@ class Source:
         return chosen.randrange(self._partitions)
 
     def by_partition(self) -> dict[int, list[Row]]:
-        """Give the events of each partition with their offsets, some stretches sent a second time."""
+        """Give each partition's events since the last call with their offsets, some stretches sent a second time."""
         found: dict[int, list[Row]] = {number: [] for number in range(self._partitions)}
-        for event in self.events:
+        for event in self.events[self._given :]:
             found[event["_partition"]].append(event)
+        self._given = len(self.events)
         for number, events in found.items():
             for _ in range(self.random.choice([0, 0, 1, 2])):
                 end = self.random.randint(0, len(events))
                 again = events[max(0, end - self.random.randint(0, 6)) : end]
                 events[end:end] = again
-            found[number] = [{**event, "_offset": offset} for offset, event in enumerate(events)]
+            begin = self._next.get(number, 0)
+            found[number] = [{**event, "_offset": begin + place} for place, event in enumerate(events)]
+            self._next[number] = begin + len(events)
         return found

@@ -4,6 +4,7 @@ partitions, batches and commits bring the changes, what is sent again, and when 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts.model import Contract, Truncate
+from lakehouse.commit import StreamTables
 from lakehouse.lake import Lake
 from lakehouse.read import connect
 from lakehouse.segments import Range
@@ -23,19 +25,27 @@ LAW = settings(max_examples=25, deadline=None, suppress_health_check=[HealthChec
 COLUMNS = ("n", "body", "notes")
 
 
-def deliver(source: Source, lake: Lake, *, commits: int) -> None:
+def nothing(_: StreamTables) -> None:
+    """Do nothing between commits."""
+
+
+def deliver(
+    source: Source, lake: Lake, *, commits: int, between: Callable[[StreamTables], None] = nothing
+) -> StreamTables:
     """Commit the source's events: partitions interleaved at random, in so many commits, with restarts and replays."""
     events, of = source.by_partition(), source.contract
     at = dict.fromkeys(events, 0)
     stream = tables(lake, of)
     done: list[Any] = []
     for turn in range(commits):
-        rows, prev = [], {}
+        rows: list[dict[str, Any]] = []
+        prev: dict[tuple[str, int], int] = {}
         for partition, own in events.items():
             low = at[partition]
             high = len(own) if turn == commits - 1 else source.random.randint(low, len(own))
             rows += own[low:high]
-            prev |= {(TOPIC, partition): low - 1} if low else {}
+            if low < high and own[low]["_offset"]:
+                prev[TOPIC, partition] = own[low]["_offset"] - 1
             at[partition] = high
         if not rows:
             continue
@@ -45,8 +55,10 @@ def deliver(source: Source, lake: Lake, *, commits: int) -> None:
         refs = write(lake, section(kept, of=of, ranges=ranges, withheld=apart))
         stream.commit([*source.random.choices(done, k=min(len(done), 1)), *refs], gaps=no_gaps, now_ms=NOW)
         done += refs
+        between(stream)
         if source.random.random() < 0.3:
             stream = tables(lake, of)
+    return stream
 
 
 def ranges_of(rows: list[dict[str, Any]], prev: dict[tuple[str, int], int]) -> list[Range]:

@@ -1,0 +1,102 @@
+"""Build the tables of a stream's state from its changes: for tables that join a stream which already has progress."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from deltalake import DeltaTable
+
+from contracts.columns import QUARANTINE, WITHHELD_META, withheld_schema
+from contracts.model import Action, Contract
+from lakehouse.kind import Batch, Floor
+from lakehouse.lake import Lake
+from lakehouse.state.events import parsed_keys
+from lakehouse.state.floors import Floors, merged, raised
+from lakehouse.state.table import StateTable
+
+ROWS = 1_000_000  # of one commit
+
+
+def unbuildable(contract: Contract) -> str | None:
+    """Say why a contract's state cannot be told from its changes; None when it can."""
+    if contract.row_filter is not None:
+        return "the changes do not say which rows left the row filter"
+    if any(rule.action is Action.DROP for rule in contract.rules):
+        return "the changes do not say which rows a rule dropped"
+    return None
+
+
+def build(
+    lake: Lake,
+    contract: Contract,
+    changes: str,
+    quarantine: str,
+    tables: Sequence[StateTable],
+    epochs: Mapping[str, int],
+) -> Floors:
+    """Fill tables of a stream's state from the tables of its changes and quarantine; gives the truncates' floors.
+
+    Nothing else may commit to the stream meanwhile. Done again after a crash it changes what is lacking: positions
+    decide. The tables have no progress yet afterwards.
+    """
+    floors: dict[str, tuple[Floor, ...]] = {}
+    for rows in _batches(lake, changes):
+        batch = Batch(rows, QUARANTINE.empty_table())
+        new = raised(contract, batch, epochs)
+        floors = merged(floors, new)
+        _fill(tables, Batch(rows, batch.rejects, floors=floors, raised=merged({}, new)))
+    for rejects in _batches(lake, quarantine):
+        waits = _waiting(rejects, contract)
+        if len(waits):
+            _fill(tables, Batch(_nothing(lake, changes), QUARANTINE.empty_table(), waits, floors=floors))
+    return floors
+
+
+def _fill(tables: Sequence[StateTable], batch: Batch) -> None:
+    tables[-1].open()
+    for table in tables:
+        table.fill(batch)
+
+
+def _batches(lake: Lake, table: str) -> Iterator[pa.Table]:
+    """Give the rows of an append-only table in tables of bounded size."""
+    with lake.explained(f"read table {table}"):
+        held = DeltaTable(lake.table_uri(table), storage_options=dict(lake.storage_options)).to_pyarrow_dataset()
+        gathered: list[pa.RecordBatch] = []
+        for part in held.to_batches():
+            gathered.append(part)
+            if sum(len(one) for one in gathered) >= ROWS:
+                yield pa.Table.from_batches(gathered)
+                gathered = []
+        if gathered:
+            yield pa.Table.from_batches(gathered)
+
+
+def _nothing(lake: Lake, table: str) -> pa.Table:
+    held = DeltaTable(lake.table_uri(table), storage_options=dict(lake.storage_options))
+    return pa.schema(held.schema().to_arrow()).empty_table()
+
+
+def _waiting(rejects: pa.Table, contract: Contract) -> pa.Table:
+    """Give the quarantined changes whose key is known as withheld ones."""
+    rejects = rejects.filter(pc.and_(pc.is_valid(rejects["_key"]), pc.is_valid(rejects["_op"])))
+    if not len(rejects):
+        return WITHHELD_META.empty_table()
+    schema = withheld_schema(contract)
+    keys = parsed_keys(rejects["_key"].to_pylist(), contract, schema)
+    beside = {"_kind": pa.repeat("rejected", len(rejects))}
+    found = {**dict(zip(keys.column_names, keys.columns, strict=True)), **beside}
+    columns = [
+        found[f.name]
+        if f.name in found
+        else rejects[f.name].cast(f.type)
+        if f.name in rejects.column_names
+        else pa.nulls(len(rejects), f.type)
+        for f in schema
+    ]
+    waits = pa.Table.from_arrays(columns, schema=schema)
+    for name in keys.column_names:
+        waits = waits.filter(pc.is_valid(waits[name]))
+    return waits
