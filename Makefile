@@ -4,6 +4,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SPARK := $(VENV)/.spark
 
 .PHONY: help setup demo test fast check format bench chaos lock clean
 
@@ -24,10 +25,14 @@ $(STAMP): requirements/build.lock requirements/dev.lock pyproject.toml
 	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --no-deps -e .
 	@touch $@
 
+$(SPARK): $(STAMP) requirements/spark.lock # only tests need it: 460 MB
+	@$(BIN)/pip install -q --disable-pip-version-check --no-build-isolation --require-hashes -r requirements/spark.lock
+	@touch $@
+
 demo: setup ## the main job on real Kafka and Flink, with a sample of real change data
 	@$(BIN)/tidegate demo
 
-test: setup ## all tests, those with real Kafka, Flink and S3 included
+test: setup $(SPARK) ## all tests, those with real Kafka, Flink, S3 and Spark included
 	@$(BIN)/pytest
 
 fast: setup ## only the tests that need no services
@@ -50,8 +55,9 @@ chaos: setup ## the long exactly-once run under fire (SEED=n, MINUTES=n)
 	@$(BIN)/python -m tests.chaos --seed $${SEED:-1} --minutes $${MINUTES:-20}
 
 lock: ## resolve the dependencies again into the hashed locks (needs uv)
-	@for f in build dev; do \
-	  case $$f in build) what="requirements/build.in";; dev) what="--extra dev pyproject.toml";; esac; \
+	@for f in build dev spark; do \
+	  case $$f in build) what="requirements/build.in";; dev) what="--extra dev pyproject.toml";; \
+	    spark) what="-c requirements/dev.lock requirements/spark.in";; esac; \
 	  uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 	    --python-version 3.11 $$what -o requirements/$$f.lock; done
 
