@@ -8,6 +8,7 @@ import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from contracts.columns import refined_schema
 from contracts.model import Contract
@@ -22,6 +23,8 @@ from lakehouse.plan import Earliest, GapOracle, Step, all_held, plan
 from lakehouse.progress import Partition
 from lakehouse.segments import SectionRef
 from lakehouse.state.floors import merged, raised
+from lakehouse.state.snapshots import bounded, observed, settled
+from lakehouse.state.table import StateTable
 from lakehouse.table import Contested
 from lakehouse.tables import KeptTable, tables_of
 from lakehouse.tableset import TableSet
@@ -175,7 +178,8 @@ class StreamTables:
             loaded = load(sections, steps)
             self._verify_columns(loaded)
             judged = self._floored(judge(self.contract, loaded, state, self._epochs, now_ms), state)
-            state = self._stamped(state, steps, loaded, judged, identity)
+            snapshots, judged = self._compared(judged, state, identity, {**progress, **loaded.lasts}, now_ms)
+            state = replace(self._stamped(state, steps, loaded, judged, identity), snapshots=snapshots)
             self._commit_tables(loaded, judged, state)
             progress |= loaded.lasts
             self._known = (time.monotonic(), dict(progress))
@@ -195,6 +199,26 @@ class StreamTables:
         floors = merged(state.floors, new)
         batch = replace(judged.batch, floors=floors, raised=merged({}, new))
         return replace(judged, batch=batch)
+
+    def _compared(  # noqa: PLR0917 (what a commit knows)
+        self,
+        judged: Judged,
+        state: AnchorState,
+        identity: TopicIdentity | None,
+        progress: Mapping[Partition, int],
+        now_ms: int,
+    ) -> tuple[dict[str, dict[str, Any]], Judged]:
+        """Follow the source's snapshots: what rows of current are in none of them, once they are complete."""
+        if not isinstance(self.anchor, StateTable):
+            return {}, judged
+        snapshots = observed(self.contract, judged.batch, state.snapshots, self._epochs, now_ms)
+        if identity is not None:
+            asked_ms = now_ms - int((time.monotonic() - identity.taken_at) * 1000)
+            snapshots = bounded(snapshots, state.snapshots, identity.ends, asked_ms)
+        reached = {**self.anchor.progress(state.partitions), **progress}
+        snapshots, swept = settled(self.contract, snapshots, reached, self.anchor.stream)
+        kept = {topic: one.to_json() for topic, one in snapshots.items()}
+        return kept, replace(judged, batch=replace(judged.batch, swept=swept)) if swept else judged
 
     def _verify(self, state: AnchorState, identity: TopicIdentity | None) -> None:
         """Raise when the topics are not those that the tables were filled from, or their epoch is over."""

@@ -26,6 +26,7 @@ class Batch:
     highest: Mapping[Partition, tuple[int, int]] = field(default_factory=dict)  # each partition's position before
     floors: Mapping[str, tuple[Floor, ...]] = field(default_factory=dict)  # by topic, with those of this batch
     raised: Mapping[str, tuple[Floor, ...]] = field(default_factory=dict)  # by this batch
+    swept: Mapping[str, Floor] = field(default_factory=dict)  # topic -> snapshot below which rows of current vanished
 
     def beyond(self, progress: Mapping[Partition, int], cuts: Mapping[Partition, int]) -> Batch:
         """Give what a table with its own progress still lacks; cuts say where the batch begins."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from contracts.model import Contract
 from lakehouse.anchor import AnchorState
-from lakehouse.kind import Batch, TableKind
+from lakehouse.kind import Batch, Floor, TableKind
 from lakehouse.lake import Lake
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.progress import Partition
@@ -19,6 +19,7 @@ from lakehouse.state.current import Current
 from lakehouse.state.events import events_of
 from lakehouse.state.history import History
 from lakehouse.state.indexed import Change, IndexedTable
+from lakehouse.state.snapshots import ending, vanished
 
 ANCHOR = "current"
 
@@ -42,12 +43,23 @@ class StreamState:
             self._worked_out = (batch, self._work_out(batch))
         return self._worked_out[1][kind]
 
+    def lost(self, topic: str, floor: Floor) -> tuple[int, int]:
+        """Give how many rows of current a complete snapshot does not hold, and of how many rows."""
+        table = self.tables[ANCHOR]
+        table.follow()
+        files = table.table.files()
+        rows = sum(table.table.row_count(number) - file.dead for number, file in files.items())
+        return len(vanished(table, topic, floor)), rows
+
     def _work_out(self, batch: Batch) -> dict[str, Change]:
         for kind, table in self.tables.items():
             if kind != ANCHOR:
                 table.table.open()
             table.follow()
         events = events_of(self.contract, batch.rows, batch.withheld, self._epochs, batch.highest)
+        for topic, floor in batch.swept.items():
+            lost = vanished(self.tables[ANCHOR], topic, floor)
+            events = ending(self.tables[ANCHOR], self.contract, lost, floor, events)
         current = Current(self.contract, self.tables["current"], self.tables["memory"])
         changes = current.outcome(events, time.time_ns() // 1000, batch.floors, batch.raised)
         if "history" in self.tables:
@@ -77,6 +89,11 @@ class StateTable(MergeTable):
     def indexed(self) -> IndexedTable:
         """Give the table with its index."""
         return self._indexed
+
+    @property
+    def stream(self) -> StreamState:
+        """Give what the tables of the stream's state share."""
+        return self._stream
 
     def lacking(self, batch: Batch, cuts: Mapping[Partition, int], lasts: Mapping[Partition, int]) -> Batch | None:  # noqa: ARG002
         """Give the batch when it changes the table; None when it does not, or its progress says that it has."""

@@ -55,10 +55,13 @@ def test_the_laws_hold_with_upkeep_between_commits(
         verify(source, lake)
 
 
-@given(st.integers(0, 10**9), st.integers(2, 8))
+@given(st.integers(0, 10**9), st.integers(2, 8), st.booleans())
 @LAW
-def test_truncates_and_quarantined_changes_hold_with_upkeep_between_commits(seed: int, commits: int) -> None:
-    source = Source(seed, contract(truncate=Truncate.APPLY), truncates=True, withholds=True, renames=False)
+def test_truncates_and_quarantined_changes_hold_with_upkeep_between_commits(
+    seed: int, commits: int, truncates: bool
+) -> None:
+    of = contract(truncate=Truncate.APPLY)
+    source = Source(seed, of, truncates=truncates, withholds=not truncates, renames=False)
     source.run(source.random.randint(1, 60))
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake.open(folder)

@@ -1,0 +1,100 @@
+"""A new snapshot finds rows that vanished while the connector was down, and only those."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from contracts.model import Vanished
+from lakehouse.commit import StreamTables
+from lakehouse.identity import TopicIdentity
+from lakehouse.lake import Lake
+from tests.lakehouse.rows import NOW, no_gaps, section, tables, write
+from tests.lakehouse.state.source import TOPIC, contract
+from tests.lakehouse.state.test_state_laws import held
+
+TWO = (0, 1)
+
+
+def change(offset: int, key: int, position: int, partition: int = 0, **values: Any) -> dict[str, Any]:
+    times = {"_source_time": position * 1000, "_event_time": position * 1000, "_ingested_at": 0}
+    place = {"_topic": TOPIC, "_partition": partition, "_offset": offset}
+    return {"id": key, "n": 1, "_op": "c", "_position_major": position, "_position_minor": position} | {
+        **times, **place, **values,
+    }  # fmt: skip
+
+
+def read(offset: int, key: int, position: int, partition: int = 0, word: str = "true") -> dict[str, Any]:
+    """Give a row of an initial snapshot."""
+    return change(offset, key, position, partition, _op="r", _position_major=None, _snapshot=word)
+
+
+def commit(stream: StreamTables, lake: Lake, rows: list[dict[str, Any]], now_ms: int, ends: dict | None = None) -> None:
+    firsts: dict[int, int] = {}
+    for row in rows:
+        firsts[row["_partition"]] = min(firsts.get(row["_partition"], row["_offset"]), row["_offset"])
+    prev = {(TOPIC, partition): first - 1 for partition, first in firsts.items() if first}
+    found = {(TOPIC, partition): end for partition, end in (ends or {}).items()}
+    identity = TopicIdentity({TOPIC: "id"}, found, time.monotonic()) if ends else None
+    stream.commit(
+        write(lake, section(rows, of=stream.contract, prev=prev)), gaps=no_gaps, now_ms=now_ms, identity=identity
+    )
+
+
+def followed(lake: Lake, policy: Vanished, share: float = 0.5) -> StreamTables:
+    """Five rows; then a snapshot at position 100 without rows 3 and 4, complete on both partitions; row 5 is newer."""
+    stream = tables(lake, contract(vanished=policy, vanished_share=share))
+    commit(stream, lake, [change(n, n, 10 + n) for n in range(5)] + [change(0, 5, 200, 1)], NOW)
+    commit(stream, lake, [read(5, 0, 100), read(6, 1, 100), read(1, 2, 100, 1, "last")], NOW + 1)
+    assert held(lake, "docs", "id") == [(n,) for n in range(6)]
+    commit(stream, lake, [change(7, 0, 300)], NOW + 2_000, {0: 9, 1: 2})
+    assert held(lake, "docs", "id") == [(n,) for n in range(6)]  # partition 0 has not reached its end
+    commit(stream, lake, [change(8, 0, 310)], NOW + 3_000)
+    return stream
+
+
+def snapshot_of(stream: StreamTables) -> dict[str, Any]:
+    state = stream.anchor.state()
+    assert state is not None
+    return dict(state.snapshots[TOPIC])
+
+
+def test_vanished_rows_are_removed_once_nothing_of_the_snapshot_is_under_way(local: Lake) -> None:
+    stream = followed(local, Vanished.DELETE)
+    assert held(local, "docs", "id") == [(0,), (1,), (2,), (5,)]
+    assert held(local, "docs_history", "id, epoch_ms(_valid_to)", "id IN (3, 4)") == [(3, 100), (4, 100)]
+    commit(stream, local, [change(9, 3, 12, _op="u")], NOW + 4_000)  # a late update revives nothing
+    assert held(local, "docs", "id") == [(0,), (1,), (2,), (5,)]
+    commit(stream, local, [change(10, 3, 400)], NOW + 5_000)
+    assert held(local, "docs", "id") == [(0,), (1,), (2,), (3,), (5,)]
+
+
+def test_by_default_they_are_counted_only(local: Lake) -> None:
+    stream = followed(local, Vanished.REPORT)
+    assert held(local, "docs", "count(*)") == [(6,)]
+    assert (snapshot_of(stream)["found"], snapshot_of(stream)["removed"]) == (2, 0)
+
+
+def test_more_than_the_share_is_left_alone(local: Lake) -> None:
+    stream = followed(local, Vanished.DELETE, share=0.1)
+    assert held(local, "docs", "count(*)") == [(6,)]
+    assert snapshot_of(stream)["found"] == 2
+
+
+def test_switched_off_nothing_is_looked_for(local: Lake) -> None:
+    stream = followed(local, Vanished.OFF)
+    state = stream.anchor.state()
+    assert state is not None and state.snapshots == {}
+
+
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_snapshot_that_holds_every_row_finds_none(local: Lake, restart: bool) -> None:
+    stream = tables(local, contract(vanished=Vanished.DELETE))
+    commit(stream, local, [change(0, 1, 10)], NOW)
+    commit(stream, local, [read(1, 1, 100, word="last")], NOW + 1)
+    stream = tables(local, stream.contract) if restart else stream
+    commit(stream, local, [change(2, 2, 110)], NOW + 2_000, {0: 3})
+    commit(stream, local, [change(3, 2, 120)], NOW + 3_000)
+    assert (snapshot_of(stream)["found"], held(local, "docs", "id")) == (0, [(1,), (2,)])
