@@ -98,6 +98,7 @@ class Committer:
         if report is None:
             return json.dumps({"stream": stream, "parked": True})
         self._report(stream, report, refs)
+        self._maintain(stream)
         return json.dumps({"stream": stream, "rows": report.rows, "seconds": round(report.seconds, 3)})
 
     def _apply(self, stream: str, refs: Sequence[SectionRef], earliest: Earliest) -> CommitReport | None:
@@ -145,6 +146,13 @@ class Committer:
             self.metrics.set("latency_event_ms", now_ms - max(event_times), stream=stream)
         if report.watermark_ms is not None:
             self.metrics.set("watermark_ms", report.watermark_ms, stream=stream)
+
+    def _maintain(self, stream: str) -> None:
+        """Keep the stream's files few, for a bounded time; what fails here fails no commit."""
+        done = self._stream(stream).maintain()
+        self.metrics.count("files_compacted", done.files, stream=stream)
+        self.metrics.count("maintenance_lost", done.lost, stream=stream)
+        self.metrics.count("maintenance_failures", len(done.failures), stream=stream)
 
     def _keep_house(self) -> None:
         """Delete segments nobody needs any more, in the background, once in HOUSEKEEPING_SECONDS."""
