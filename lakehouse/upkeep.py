@@ -84,6 +84,7 @@ class Upkeep:
         now = time.monotonic()
         self._stream = stream
         self._kept = [kept for table in tables for kept in _kept_of(lake, table, pipeline, now)]
+        self._indexed = [table.indexed for table in tables if isinstance(table, StateTable)]
         self._memory = next((t.indexed for t in tables if isinstance(t, StateTable) and t.kind.name == "memory"), None)
         self._memory_us = memory_ms * 1000
         self._requests = Requests(lake, pipeline)
@@ -104,6 +105,8 @@ class Upkeep:
         if self._memory is not None and time.monotonic() >= self._forget:
             self._forget = time.monotonic() + FORGET_EVERY
             self._guarded(done, lambda: self._forget_old(done))
+        for table in self._indexed:
+            self._guarded(done, table.keep)
         if self._asked and not done.commits and not done.lost and not done.failures and time.monotonic() < ends:
             self._guarded(done, self._answer)
         return done

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -42,6 +42,7 @@ class LiveFiles:
         self.files: dict[int, DataFile] = {}
         self._reader = reader
         self._numbers: dict[str, int] = {}
+        self.next_number = 0  # above every number given so far
         self._vectors: dict[int, tuple[str, BitMap]] = {}  # number -> vector id, its rows
         self._news: tuple[set[int], set[int], set[int]] = (set(), set(), set())
 
@@ -140,8 +141,23 @@ class LiveFiles:
         """Remember the rows of the vector that a file has now, so that it need not be read."""
         self._vectors[number] = self._vector(number).id, rows
 
+    def renumber(self, numbers: Mapping[str, int], next_number: int) -> None:
+        """Give files the numbers that locations kept elsewhere name; nobody may hold others. What is news is forgotten.
+
+        A number that belonged to another file is never given again: next_number stands above all of them.
+        """
+        files = list(self.files.values())
+        self._numbers, self.next_number = dict(numbers), next_number
+        self.files.clear()
+        self.files.update({self._number(file.path): file for file in files})
+        self._vectors.clear()
+        self._news = set(), set(), set()
+
     def _number(self, path: str) -> int:
-        return self._numbers.setdefault(path, len(self._numbers))
+        number = self._numbers.setdefault(path, self.next_number)
+        if number == self.next_number:
+            self.next_number += 1
+        return number
 
     def _vector(self, number: int) -> Descriptor:
         vector = self.files[number].vector

@@ -185,6 +185,15 @@ class MergeTable:
         """Give the live files by number; the mapping follows the snapshot. A path keeps its number."""
         return self._live.files
 
+    @property
+    def next_number(self) -> int:
+        """Give a number above that of every file there ever was."""
+        return self._live.next_number
+
+    def renumber(self, numbers: Mapping[str, int], next_number: int) -> None:
+        """Give files (by path) the numbers that kept locations name. No other location may be in use, and no news."""
+        self._live.renumber(numbers, next_number)
+
     def row_count(self, number: int) -> int:
         """Give the physical row count of a live file, deleted rows included."""
         return self._live.row_count(number)

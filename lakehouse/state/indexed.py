@@ -13,8 +13,10 @@ from lakehouse.anchor import AnchorState
 from lakehouse.groups import Flags, Ints, Partition
 from lakehouse.merge.compaction import Compacted, compact
 from lakehouse.merge.index import GONE, Entries, Hits, KeyIndex
+from lakehouse.merge.index_snapshot import IndexSnapshots
 from lakehouse.merge.keys import Keys, keys_of
 from lakehouse.merge.merge_table import MergeTable
+from lakehouse.state.kept_index import KeptIndex
 from lakehouse.state.memo import remembers
 
 REMEMBERS = 1 << 62  # in an entry's location: the row has a memo, and must be read before its key is judged
@@ -40,7 +42,9 @@ class Change:
 class IndexedTable:
     """Gives the rows of keys, and commits changes; the index is a hint that follows the table."""
 
-    def __init__(self, table: MergeTable, keys: Sequence[str], *, versions: bool) -> None:
+    def __init__(
+        self, table: MergeTable, keys: Sequence[str], *, versions: bool, snapshots: IndexSnapshots | None = None
+    ) -> None:
         self.table = table
         self.index = KeyIndex(versions=versions)
         self._keys = list(keys)
@@ -48,9 +52,14 @@ class IndexedTable:
         self._indexed = [*self._keys, "_order_major", "_order_minor", "_pending", "_memo", *closed]
         self._numbers: set[int] = set()
         self._dead_rows: dict[int, Flags] = {}  # file number -> which of its rows are deleted
+        self.kept = KeptIndex(table, self.index, snapshots) if snapshots else None
+        self._begun = False
 
     def follow(self) -> None:
         """Take in what is in the table and not yet in the index."""
+        if not self._begun and self.kept:
+            self._numbers |= self.kept.restore()
+        self._begun = True
         news = self.table.news()
         for number in (*news.gone, *news.changed):
             self._dead_rows.pop(number, None)
@@ -70,6 +79,14 @@ class IndexedTable:
         self._numbers &= live
         self._dead_rows = {number: marks for number, marks in self._dead_rows.items() if number in live}
         return done
+
+    def keep(self) -> None:
+        """Have a snapshot of the index written, beside whatever goes on, when it is worth it.
+
+        Raises what the writing of the one before met.
+        """
+        if self.kept:
+            self.kept.write_if_due(self._numbers)
 
     def last(self, keys: Keys) -> Hits:
         """Give the highest entry of each key whose row is alive."""
@@ -115,6 +132,8 @@ class IndexedTable:
             marked.astype(np.int64),
         )
         self.index.put(entries if alive is None else entries.take(alive))
+        if self.kept:
+            self.kept.unwritten += len(entries)
 
     def _dead(self, number: int) -> Flags | None:
         """Give which rows of a live file are deleted, None when none is."""

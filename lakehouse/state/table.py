@@ -11,6 +11,7 @@ from contracts.model import Contract
 from lakehouse.anchor import AnchorState
 from lakehouse.kind import Batch, Floor, TableKind
 from lakehouse.lake import Lake
+from lakehouse.merge.index_snapshot import IndexSnapshots
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.progress import Partition
 from lakehouse.shape import TableShape
@@ -82,7 +83,9 @@ class StateTable(MergeTable):
     ) -> None:
         super().__init__(lake, kind, shape, pipeline, epochs)
         self._stream = stream
-        self._indexed = IndexedTable(self, key_names(stream.contract), versions=kind.name != ANCHOR)
+        keys = key_names(stream.contract)
+        snapshots = IndexSnapshots(lake, shape.name, keys)
+        self._indexed = IndexedTable(self, keys, versions=kind.name != ANCHOR, snapshots=snapshots)
         stream.tables[kind.name] = self._indexed
 
     @property
