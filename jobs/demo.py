@@ -30,10 +30,13 @@ PIPELINE = "demo"
 COMMIT_SECONDS = 2
 CURRENT = """
 SELECT id, left(email, 12) || '...' || regexp_extract(email, '@.*') AS email, name, status, balance, _op, _event_time
-FROM users_changes
-QUALIFY row_number() OVER (PARTITION BY id ORDER BY _position_major DESC NULLS LAST, _position_minor DESC) = 1
-    AND _op <> 'd'
-ORDER BY id LIMIT 8
+FROM users ORDER BY id LIMIT 8
+"""
+VERSIONS = """
+SELECT id, status, balance, _op, _valid_from, _valid_to, _is_current
+FROM users_history
+QUALIFY count(*) OVER (PARTITION BY id) BETWEEN 2 AND 4
+ORDER BY id, _valid_from LIMIT 8
 """
 REJECTED = """
 SELECT _topic AS topic, _partition AS part, _offset AS "offset", _stage AS stage,
@@ -110,7 +113,11 @@ def _show(console: Console, contracts: Sequence[Contract], lake: Lake) -> None:
             "-" if latency is None else f"{latency / 1000:.1f} s",
         )  # fmt: skip
     console.print(summary)
-    for title, sql in (("Current users, masked (DuckDB)", CURRENT), ("Quarantined, and why (DuckDB)", REJECTED)):
+    for title, sql in (
+        ("Current users, masked (DuckDB)", CURRENT),
+        ("Versions of some users (DuckDB)", VERSIONS),
+        ("Quarantined, and why (DuckDB)", REJECTED),
+    ):
         show_result(*run_query(sql, lake.uri), console, title)
 
 
