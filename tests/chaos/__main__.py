@@ -12,8 +12,10 @@ from rich.table import Table
 
 from jobs.stack import Stack
 from jobs.stack.jars import PROJECT
+from tests.chaos.arena import Place
 from tests.chaos.faults import FAULTS
 from tests.chaos.run import Outcome, run
+from tests.chaos.writing import WRITERS
 
 RECORDS_PER_MINUTE = 1_000_000
 
@@ -24,18 +26,21 @@ def main(
     records: Annotated[
         int | None, typer.Option(help="How many records, at least; default: a million a minute.")
     ] = None,
-    lake: Annotated[str, typer.Option(help="Where the tables lie: local or s3.")] = "s3",
+    lake: Annotated[str | None, typer.Option(help="Where the tables lie: local or s3; default: by the seed.")] = None,
+    encoding: Annotated[str | None, typer.Option(help=f"{', '.join(WRITERS)}; default: by the seed.")] = None,
     only: Annotated[list[str] | None, typer.Option(help=f"Only these faults: {', '.join(FAULTS)}.")] = None,
 ) -> None:
     """Kill everything by a seeded schedule while records flow, then prove that each is in the tables exactly once."""
     console = Console()
-    if lake not in ("local", "s3") or set(only or ()) - set(FAULTS):
-        raise typer.BadParameter(f"--lake is local or s3, --only one of {', '.join(FAULTS)}")
+    place = Place(lake or Place.of(seed).lake, encoding or Place.of(seed).encoding)
+    if place.lake not in ("local", "s3") or place.encoding not in WRITERS or set(only or ()) - set(FAULTS):
+        words = f"--encoding one of {', '.join(WRITERS)}, --only one of {', '.join(FAULTS)}"
+        raise typer.BadParameter(f"--lake is local or s3, {words}")
     home = PROJECT / ".tidegate" / "chaos" / f"seed-{seed}"
     _clear(home)
     wanted = records or int(minutes * RECORDS_PER_MINUTE)
     try:
-        outcome = run(console, home, seed=seed, minutes=minutes, records=wanted, lake=lake, only=tuple(only or ()))
+        outcome = run(console, home, seed=seed, minutes=minutes, records=wanted, place=place, only=tuple(only or ()))
     except Exception as error:
         told = "\n".join([f"FAILED: {type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
         console.print(told, style="bold red", highlight=False, markup=False, soft_wrap=True)

@@ -8,8 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,15 @@ from lakehouse.segments import FOLDER
 from lakehouse.standing import standing_of
 from tests.chaos.flow import Flow
 from tests.chaos.inject.sitecustomize import VARIABLE
-from tests.chaos.records import FLOWING, TOPICS, Topic
+from tests.chaos.proxy import LossyProxy
+from tests.chaos.records import FLOWING, PAYMENTS, TOPICS, Topic
+from tests.chaos.writing import WRITERS, avro_schemas
 
 HERE = Path(__file__).parent
 CONTRACTS = HERE / "contracts"
 PIPELINE = "chaos"
 COMMIT_SECONDS = 2
+REGISTRY = '\n  - {vendor: tidegate, property: registry, value: "${TIDEGATE_REGISTRY}"}'
 REVIVE_SECONDS = 20.0  # between two starts of a TaskManager that ended by itself
 # The product's own settings, but for the patience after a failure: here failures are the normal case.
 FLINK = {
@@ -53,21 +57,41 @@ class Stalled(AssertionError):
     """Something that must happen did not happen in time."""
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where the tables lie (local or s3), and how the change events are written."""
+
+    lake: str = "s3"
+    encoding: str = "json"
+
+    @classmethod
+    def of(cls, seed: int) -> Place:
+        """Give another one to each of six consecutive seeds."""
+        return cls(("s3", "local")[seed % 2], tuple(WRITERS)[seed % 3])
+
+
 class Arena:
     """The processes of one run; use it as a context manager, which stops all that it started."""
 
-    def __init__(self, home: Path, seed: int, rate: float, records: int, lake: str) -> None:
+    def __init__(self, home: Path, seed: int, rate: float, records: int, place: Place) -> None:
         self.home = home.absolute()
-        self.where = "s3" if lake == "s3" else "local"
+        self.where, self.encoding = place.lake, place.encoding
         self._seed, self._rate, self._records = seed, rate, records
         self._supervisor: subprocess.Popen[bytes] | None = None
         self._revived = 0.0
-        self._servers = Stack(self.home, components=("kafka", "s3") if lake == "s3" else ("kafka",))
+        components = [
+            "kafka",
+            *(["s3"] if place.lake == "s3" else []),
+            *(["registry"] if place.encoding == "avro" else []),
+        ]
+        self._servers = Stack(self.home, components=components)
+        self.proxy: LossyProxy | None = None  # in front of the S3 server
         self.stack = Stack(self.home, components=("flink",), settings={"flink": FLINK})
         self.flow: Flow
 
     def __enter__(self) -> Arena:
         self._before = dict(os.environ)
+        self._open = ExitStack()
         try:
             self._start()
         except BaseException:
@@ -85,6 +109,7 @@ class Arena:
             with suppress(psutil.Error):
                 frozen.send_signal(signal.SIGKILL)
         Stack(self.home).down()
+        self._open.close()
         os.environ.clear()
         os.environ.update(self._before)
 
@@ -94,17 +119,38 @@ class Arena:
         self._servers.up()
         os.environ.update({VARIABLE: str(self.home), "PYTHONPATH": str(HERE / "inject")})
         if self.where == "s3":
-            os.environ.update(self._servers.s3_environment)
+            self.proxy = self._open.enter_context(LossyProxy(self._servers.address("s3")))
+            os.environ.update(self._servers.s3_environment | {"AWS_ENDPOINT_URL": f"http://{self.proxy.address}"})
+        if self.encoding == "avro":
+            self._servers.put_schemas(avro_schemas())
+            os.environ["TIDEGATE_REGISTRY"] = self._servers.registry_url
+        self._write_contracts()
         self.stack.up()
         ensure_topics(self.kafka, {topic.name: topic.partitions for topic in TOPICS})
         self._supervise()
-        self.flow = Flow(self.stack.kafka_address, self._seed, self._rate, self._records)
+        self.flow = Flow(self.stack.kafka_address, self._seed, self._rate, self._records, self.encoding)
         self.flow.start()
+
+    def _write_contracts(self) -> None:
+        """Write the contracts as they are, but for the encoding of the change events."""
+        self._contracts.mkdir(exist_ok=True)
+        registry = REGISTRY if self.encoding == "avro" else ""
+        for contract in CONTRACTS.glob("*.yaml"):
+            said = contract.read_text(encoding="utf-8")
+            if contract.name == f"{PAYMENTS.stream}.odcs.yaml":
+                said = said.replace(
+                    "property: encoding, value: json}", f"property: encoding, value: {self.encoding}}}{registry}"
+                )
+            (self._contracts / contract.name).write_text(said, encoding="utf-8")
+
+    @property
+    def _contracts(self) -> Path:
+        return self.home / "contracts"
 
     def _supervise(self) -> None:
         """Run the product's own command; it submits the job again when a JobManager's death takes it away."""
         command = [str(Path(sys.executable).parent / "tidegate"), "run", "--supervise", "--name", PIPELINE]
-        command += ["--contracts", str(CONTRACTS), "--kafka", self.stack.kafka_address, "--lake", self.lake.uri]
+        command += ["--contracts", str(self._contracts), "--kafka", self.stack.kafka_address, "--lake", self.lake.uri]
         command += ["--cluster", self.stack.flink_address, "--commit-seconds", str(COMMIT_SECONDS)]
         with self.supervisor_log.open("ab") as log:
             self._supervisor = subprocess.Popen(
@@ -138,12 +184,12 @@ class Arena:
     @cached_property
     def contracts(self) -> tuple[Contract, ...]:
         """The contracts of the streams."""
-        return load_contracts(CONTRACTS)
+        return load_contracts(self._contracts)
 
     def request(self) -> Request:
         """Give what the supervisor was asked to run."""
         return Request(
-            contracts=CONTRACTS,
+            contracts=self._contracts,
             kafka=self.stack.kafka_address,
             lake=self.lake.uri,
             cluster=self.stack.flink_address,
@@ -188,12 +234,12 @@ class Arena:
             return None
         return {partition: last for (_, partition), last in found.items()}
 
-    def committed(self) -> int:
-        """Give how many records of the flowing topics are accounted for; -1 while the lake cannot be read."""
-        for topic in FLOWING:
+    def committed(self, topics: Sequence[Topic] = FLOWING) -> int:
+        """Give how many records of flowing topics are accounted for; -1 while the lake cannot be read."""
+        for topic in topics:
             if (reason := self.parked(topic.stream)) is not None:
                 raise Stalled(f"stream {topic.stream}, in which nothing was lost, is parked: {reason}")
-        found = [self.progress(topic) for topic in FLOWING]
+        found = [self.progress(topic) for topic in topics]
         if any(progress is None for progress in found):
             return -1
         return sum(last + 1 for progress in found if progress for last in progress.values())
@@ -251,10 +297,10 @@ class Arena:
             self._revived = time.monotonic()
             self.stack.restart("taskmanager", wait=False)
 
-    def moving(self, seconds: float = 240.0) -> None:
+    def moving(self, seconds: float = 240.0, topics: Sequence[Topic] = FLOWING) -> None:
         """Wait until records that were not committed when asked are committed."""
-        before = self.until("the lake can be read", lambda: _known(self.committed()), seconds)
-        self.until("records are committed again", lambda: self.committed() > before, seconds)
+        before = self.until("the lake can be read", lambda: _known(self.committed(topics)), seconds)
+        self.until("records are committed again", lambda: self.committed(topics) > before, seconds)
 
     def level(self, seconds: float) -> None:
         """Wait until all that was produced to the flowing topics is committed."""

@@ -20,9 +20,11 @@ from jobs.refinery import refined_at_ms
 from lakehouse.errors import LakehouseError
 from tests.chaos import clock
 from tests.chaos.arena import Arena, Stalled
-from tests.chaos.inject.sitecustomize import BEFORE_COMMIT, BETWEEN_TABLES, COMMITTED, ON_SNAPSHOT, SEGMENT_WRITTEN
+from tests.chaos.foreign import TABLES, foreign_commits
+from tests.chaos.inject.sitecustomize import BEFORE_COMMIT, ON_TABLES, POINTS
 from tests.chaos.losses import lost_while_running, lost_while_stopped
 from tests.chaos.points import arm, disarm, passed
+from tests.chaos.records import PAYMENTS
 
 Fault = Callable[[Arena, Random], str]
 HOST_BEHIND_SECONDS = 30.0
@@ -91,17 +93,17 @@ def slow_commit(arena: Arena, random: Random) -> str:
 
 
 def zombie(arena: Arena, random: Random) -> str:
-    """Freeze a worker on its snapshot, replace its TaskManager, let the new one commit on, and wake the old one.
+    """Freeze a worker on a table's snapshot, replace its TaskManager, let the new one commit on, and wake the old one.
 
     Its commit must lose.
     """
-    since = len(arena.events())
-    arm(arena, ON_SNAPSHOT, "stop", stream="payments")
-    frozen = passed(arena, ON_SNAPSHOT, since)["pid"]
+    since, point = len(arena.events()), random.choice(ON_TABLES)
+    arm(arena, point, "stop", stream=PAYMENTS.stream)
+    frozen = passed(arena, point, since)["pid"]
     try:
         arena.stack.kill("taskmanager")
         arena.start_again("taskmanager", sweep=False)
-        arena.moving()
+        arena.moving(topics=(PAYMENTS,))
         time.sleep(random.uniform(0.0, 2.0))
         os_process = psutil.Process(frozen)
         os_process.send_signal(signal.SIGCONT)
@@ -110,8 +112,21 @@ def zombie(arena: Arena, random: Random) -> str:
         with suppress(psutil.Error):
             psutil.Process(frozen).kill()
     if outcome == "committed":
-        raise Stalled(f"the woken worker {frozen} committed on a snapshot that others had committed on since")
-    return f"worker {frozen} frozen on its snapshot, outlived its TaskManager, woken: {outcome}"
+        raise Stalled(f"the woken worker {frozen} committed {point}, where others had committed since")
+    return f"worker {frozen} frozen {point}, outlived its TaskManager, woken: {outcome}"
+
+
+def answers_lost(arena: Arena, random: Random) -> str:
+    """Cut the answers to commits that the S3 server has made: their writers must find out, and not write them twice."""
+    assert arena.proxy is not None
+    before = len(arena.proxy.lost)
+    arena.proxy.lose(random.randint(1, 6), f"tables/{random.choice(TABLES)}")
+    try:
+        arena.until("a commit's answer is lost", lambda: len(arena.proxy.lost) > before, 120.0)  # type: ignore[union-attr]
+        arena.moving()
+    finally:
+        arena.proxy.lose(0)
+    return f"answers to commits lost: {', '.join(arena.proxy.lost[before:])}"
 
 
 def host_behind(arena: Arena, random: Random) -> str:
@@ -197,13 +212,11 @@ FAULTS: dict[str, Fault] = {
     "jobmanager": job_manager,
     "broker": broker,
     "s3": object_store,
-    SEGMENT_WRITTEN: killed_at(SEGMENT_WRITTEN),
-    BEFORE_COMMIT: killed_at(BEFORE_COMMIT),
-    BETWEEN_TABLES: killed_at(BETWEEN_TABLES),
-    ON_SNAPSHOT: killed_at(ON_SNAPSHOT),
-    COMMITTED: killed_at(COMMITTED),
+    **{point: killed_at(point) for point in POINTS},
     "slow-commit": slow_commit,
     "zombie": zombie,
+    "answers-lost": answers_lost,
+    "foreign-commits": foreign_commits,
     "second-copy": second_copy,
     "host-behind": host_behind,
     "clock-steps-back": clock_steps_back,
@@ -211,6 +224,6 @@ FAULTS: dict[str, Fault] = {
     "lost-while-running": lost_while_running,
 }
 ONCE = frozenset({"lost-while-stopped", "lost-while-running"})  # afterwards their streams stand still
-NEEDS_S3 = frozenset({"s3"})
+NEEDS_S3 = frozenset({"s3", "answers-lost"})
 
 __all__ = ["FAULTS", "NEEDS_S3", "ONCE", "disarm"]

@@ -9,7 +9,8 @@ from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from tests.chaos.records import FLOWING, Records, Topic
+from tests.chaos.changes import records_of
+from tests.chaos.records import FLOWING, Topic
 
 TICK_SECONDS = 0.05
 HURRY = 8  # times the usual rate
@@ -24,8 +25,8 @@ class Flow:
     at offset n. `finish` proves that against the broker.
     """
 
-    def __init__(self, bootstrap: str, seed: int, rate: float, wanted: int) -> None:
-        self._wanted = wanted
+    def __init__(self, bootstrap: str, seed: int, rate: float, wanted: int, encoding: str) -> None:
+        self._wanted, self._encoding = wanted, encoding
         self.produced: Counter[Partition] = Counter()
         self._bootstrap, self._seed, self._rate = bootstrap, seed, rate
         self._lock = threading.Lock()
@@ -73,7 +74,7 @@ class Flow:
         """Produce some records more; returns when they are queued."""
         with self._lock:
             first = self.produced[topic, partition]
-            for message in Records(self._seed, topic, partition, first, count).messages():
+            for message in records_of(self._seed, topic, partition, first, count, self._encoding).messages():
                 self._queue(topic.name, partition, message)
             self.produced[topic, partition] += count
 

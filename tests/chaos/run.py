@@ -13,7 +13,7 @@ from rich.status import Status
 
 from jobs.cluster import Cluster
 from lakehouse.standing import standings
-from tests.chaos.arena import PIPELINE, Arena, Stalled
+from tests.chaos.arena import PIPELINE, Arena, Place, Stalled
 from tests.chaos.faults import FAULTS, NEEDS_S3, ONCE
 from tests.chaos.points import disarm
 from tests.chaos.schedule import schedule
@@ -63,16 +63,16 @@ class Outcome:
 
 
 def run(
-    console: Console, home: Path, *, seed: int, minutes: float, records: int, lake: str, only: tuple[str, ...] = ()
+    console: Console, home: Path, *, seed: int, minutes: float, records: int, place: Place, only: tuple[str, ...] = ()
 ) -> Outcome:
     """Run, each fault at least once and for at least so many minutes; raises NotExactlyOnce or Stalled."""
     home.mkdir(parents=True, exist_ok=True)
     diary = Diary(console, home, seed)
     try:
-        with Arena(home, seed, records / (minutes * 60), records, lake) as arena, console.status("starting") as status:
-            diary.say(f"seed {seed}: Kafka, Flink and the lake ({arena.lake.uri}) run")
+        with Arena(home, seed, records / (minutes * 60), records, place) as arena, console.status("starting") as status:
+            diary.say(f"seed {seed}: Kafka ({place.encoding}), Flink and the lake ({arena.lake.uri}) run")
             arena.until("the first records are committed", lambda: arena.committed() > 0, FIRST_SECONDS)
-            faults = _harm(arena, diary, status, minutes * 60, lake, only)
+            faults = _harm(arena, diary, status, minutes * 60, place.lake, only)
             diary.say(f"{sum(faults.values())} faults done; the rest of the records")
             return _count(arena, diary, status, faults)
     except Exception as error:

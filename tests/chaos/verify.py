@@ -1,4 +1,7 @@
-"""The law, checked: every offset of every partition is exactly once in changes, quarantine or the counted kinds."""
+"""The law, checked: every offset of every partition is exactly once in changes, quarantine or the counted kinds.
+
+What the tables of keys must hold is checked by tests/chaos/keys.py.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +17,10 @@ from lakehouse.lake import Lake
 from lakehouse.read import connect
 from lakehouse.segments import FOLDER, collect_garbage
 from lakehouse.standing import Standing
+from tests.chaos.changes import records_of
+from tests.chaos.keys import state_faults
 from tests.chaos.losses import BEFORE
-from tests.chaos.records import COUNTED, DOOMED, FLOWING, QUARANTINE, Records, Topic
+from tests.chaos.records import COUNTED, DOOMED, FLOWING, QUARANTINE, Topic
 
 CHUNK = 1_000_000
 SEEN = """
@@ -59,6 +64,8 @@ def verify(
         connection.execute(SEEN.format(stream=topic.stream))
         _load_truth(connection, seed, topic, counts)
         faults += [f"{topic.stream}: {fault}" for fault in _differences(connection)]
+        if topic.debezium:
+            faults += [f"{topic.stream}: {fault}" for fault in state_faults(connection, lake, topic.stream)]
         standing = standings[topic.stream]
         faults += [f"{topic.stream}: {fault}" for fault in _counts(connection, counts, standing)]
         for fate, number in connection.execute("SELECT fate, count(*) FROM truth GROUP BY ALL").fetchall():
@@ -67,12 +74,12 @@ def verify(
 
 
 def _load_truth(connection: duckdb.DuckDBPyConnection, seed: int, topic: Topic, counts: Mapping[int, int]) -> None:
-    empty = Records(seed, topic, 0, 0, 0).truth()
+    empty = records_of(seed, topic, 0, 0, 0).truth()
     connection.register("chunk", empty)
     connection.execute("CREATE OR REPLACE TABLE truth AS FROM chunk")
     for number, count in counts.items():
         for first in range(0, count, CHUNK):
-            chunk: pa.Table = Records(seed, topic, number, first, min(CHUNK, count - first)).truth()
+            chunk: pa.Table = records_of(seed, topic, number, first, min(CHUNK, count - first)).truth()
             connection.register("chunk", chunk)
             connection.execute("INSERT INTO truth FROM chunk")
 
@@ -102,7 +109,7 @@ def _counts(connection: duckdb.DuckDBPyConnection, produced: Mapping[int, int], 
 
 def _leftovers(lake: Lake, standings: Mapping[str, Standing]) -> Iterator[str]:
     """Say what lies under _tidegate that should not: unknown folders, and segments that nobody needs yet stay."""
-    known = {"begins", "segments", "pipelines", "parked"}
+    known = {"begins", "drift", "index", "memory", "parked", "pipelines", "segments"}
     folders = obstore.list_with_delimiter(lake.objects, prefix="_tidegate/")["common_prefixes"]
     names = {folder.rstrip("/").rpartition("/")[2] for folder in folders}
     if names - known:

@@ -24,10 +24,23 @@ from typing import Any
 VARIABLE = "TIDEGATE_CHAOS"
 SEGMENT_WRITTEN = "segment-written"  # the segment is stored, its row not handed on
 BEFORE_COMMIT = "before-commit"  # sections are at hand, nothing is written
-BETWEEN_TABLES = "between-tables"  # quarantine is committed, changes are not
+BETWEEN_TABLES = "between-tables"  # quarantine is committed, or changes, and others are not
+MEMORY_COMMITTED = "memory-committed"  # the memory of deletes is committed, history is not
+HISTORY_COMMITTED = "history-committed"  # history is committed, current is not
 ON_SNAPSHOT = "on-snapshot"  # the anchor's snapshot is read, the commit on top of it is not made
 COMMITTED = "committed"  # all is committed, the report is not returned
-POINTS = (SEGMENT_WRITTEN, BEFORE_COMMIT, BETWEEN_TABLES, ON_SNAPSHOT, COMMITTED)
+# Of one commit to a merge-on-read table, whichever comes by:
+PARQUET_WRITTEN = "parquet-written"  # the data files are stored, the commit is not
+VECTORS_WRITTEN = "vectors-written"  # the deletion vectors are stored, the commit is not
+BEFORE_PUT = "before-put"  # all is stored but the commit
+PUT = "put"  # the commit is stored, its writer does not know it yet
+POINTS = (
+    SEGMENT_WRITTEN, BEFORE_COMMIT, BETWEEN_TABLES, MEMORY_COMMITTED, HISTORY_COMMITTED, ON_SNAPSHOT, COMMITTED,
+    PARQUET_WRITTEN, VECTORS_WRITTEN, BEFORE_PUT, PUT,
+)  # fmt: skip
+ON_MEMORY, ON_HISTORY = "on-memory", "on-history"  # as ON_SNAPSHOT, of tables that are not the anchor
+ON_TABLES = (ON_MEMORY, ON_HISTORY, ON_SNAPSHOT)
+AFTER = {"memory": MEMORY_COMMITTED, "history": HISTORY_COMMITTED}  # table kind -> the point after its commit
 
 Function = Callable[..., Any]
 
@@ -72,24 +85,72 @@ def _segments(module: ModuleType) -> None:
 
 
 def _table(module: ModuleType) -> None:
-    commit_table = module.StreamTable.commit
+    apply = module.StreamTable.apply
 
-    @wraps(commit_table)
-    def commit(table: Any, batch: Any, progress: Any, state: Any, *rest: Any) -> None:
-        anchor = bool(state.partitions)  # only the anchor carries them
-        stopped = anchor and pass_by(ON_SNAPSHOT, state.stream)
-        try:
-            commit_table(table, batch, progress, state, *rest)
-        except BaseException as error:
-            if stopped:
-                say(point=ON_SNAPSHOT, stream=state.stream, outcome=type(error).__name__)
-            raise
+    @wraps(apply)
+    def wrapped(table: Any, batch: Any, progress: Any, state: Any) -> None:
+        _on_snapshot(table, state, lambda: apply(table, batch, progress, state))
+
+    module.StreamTable.apply = wrapped
+
+
+def _merge_table(module: ModuleType) -> None:
+    commit, marked, write_files = module.MergeTable.commit, module.MergeTable._marked, module.write_files
+
+    @wraps(commit)
+    def wrapped(table: Any, append: Any, remove: Any, progress: Any, state: Any, **rest: Any) -> Any:
+        return _on_snapshot(table, state, lambda: commit(table, append, remove, progress, state, **rest))
+
+    @wraps(marked)
+    def mark(table: Any, remove: Any) -> Any:
+        actions, vectors = marked(table, remove)
+        if vectors:
+            pass_by(VECTORS_WRITTEN, table.name)
+        return actions, vectors
+
+    @wraps(write_files)
+    def write(lake: Any, table: str, rows: Any, *rest: Any, **more: Any) -> Any:
+        written = write_files(lake, table, rows, *rest, **more)
+        if written:
+            pass_by(PARQUET_WRITTEN, table)
+        return written
+
+    module.MergeTable.commit, module.MergeTable._marked = wrapped, mark
+    module.write_files = write  # type: ignore[attr-defined]
+
+
+def _on_snapshot(table: Any, state: Any, commit: Function) -> Any:
+    """Make one table's commit, with the points before and after it; of a commit that was stopped, say how it went."""
+    if state is None:
+        return commit()
+    anchor = bool(state.partitions)  # only the anchor carries them
+    point = ON_SNAPSHOT if anchor else f"on-{table.kind.name}"
+    stopped = pass_by(point, state.stream)
+    try:
+        made = commit()
+    except BaseException as error:
         if stopped:
-            say(point=ON_SNAPSHOT, stream=state.stream, outcome="committed")
-        if not anchor:
-            pass_by(BETWEEN_TABLES, state.stream)
+            say(point=point, stream=state.stream, outcome=type(error).__name__)
+        raise
+    if stopped:
+        say(point=point, stream=state.stream, outcome="committed")
+    if not anchor:
+        pass_by(AFTER.get(table.kind.name, BETWEEN_TABLES), state.stream)
+    return made
 
-    module.StreamTable.commit = commit
+
+def _log(module: ModuleType) -> None:
+    put_commit = module.DeltaLog.put_commit
+
+    @wraps(put_commit)
+    def put(log: Any, version: int, actions: Any) -> Any:
+        pass_by(BEFORE_PUT, log.table)
+        made = put_commit(log, version, actions)
+        if made:
+            pass_by(PUT, log.table)
+        return made
+
+    module.DeltaLog.put_commit = put
 
 
 def _commit(module: ModuleType) -> None:
@@ -108,6 +169,8 @@ def _commit(module: ModuleType) -> None:
 WRAPPED: dict[str, Callable[[ModuleType], None]] = {
     "lakehouse.segments": _segments,
     "lakehouse.table": _table,
+    "lakehouse.merge.log": _log,
+    "lakehouse.merge.merge_table": _merge_table,
     "lakehouse.commit": _commit,
 }
 
