@@ -19,17 +19,22 @@ from lakehouse.groups import Ints
 from lakehouse.lake import Lake
 from lakehouse.merge.data_files import partition_scalar
 from lakehouse.merge.log import DataFile
+from lakehouse.merge.row_cache import RowCache
 from lakehouse.merge.vectors import DamagedVector, Descriptor, span, unpack
 
 FOOTERS = 512  # kept in memory
+WHOLE_ROWS = 8  # columns, from which on rows are asked for and not a few values
+FEW_ROWS = 10_000  # of a file that is read faster than kept
 
 
 class FileReader:
     """Reads one table's data files and vector files. Keeps footers, which never change; safe for several threads."""
 
-    def __init__(self, lake: Lake, table: str) -> None:
+    def __init__(self, lake: Lake, table: str, cache: RowCache | None = None) -> None:
         self._lake = lake
         self._table = table
+        self._cache = cache or RowCache()
+        self.gives_rows = False  # whether single rows were asked for: then new files are worth keeping as well
         self._footers: OrderedDict[str, pq.FileMetaData] = OrderedDict()
         self._lock = Lock()
 
@@ -47,6 +52,11 @@ class FileReader:
 
         A column that the file does not have is null, as Delta defines it; partition columns come from the log.
         """
+        if positions is not None:
+            held = self._held(file, columns, positions)
+            if held is not None:
+                taken = held.select([n for n in columns.names if n in held.column_names]).take(pa.array(positions))
+                return _completed(taken, columns, file.partition_values, len(positions))
         with self._lake.explained(f"read {file.path} of table {self._table}"), self._open(file.path) as parquet:
             groups = _groups(parquet.metadata, positions)
             present = set(parquet.schema_arrow.names)
@@ -59,6 +69,29 @@ class FileReader:
             taken.append(read.slice(start, size).take(pa.array(within)))
             start += size
         return _completed(pa.concat_tables(taken), columns, file.partition_values, len(positions))
+
+    def keep(self, path: str, rows: pa.Table) -> None:
+        """Remember the rows of a file that was just written, where single rows of the table are asked for."""
+        if self.gives_rows:
+            self._cache.put(self._identity, path, rows)
+
+    @property
+    def _identity(self) -> str:
+        return f"{self._lake.uri}/{self._table}"
+
+    def _held(self, file: DataFile, columns: pa.Schema, positions: Ints) -> pa.Table | None:
+        """Give a file's rows from the cache; fill it where whole rows are asked for from most of the file."""
+        held = self._cache.get(self._identity, file.path)
+        if held is not None or len(columns) < WHOLE_ROWS:
+            return held
+        self.gives_rows = True
+        with self._lake.explained(f"read {file.path} of table {self._table}"), self._open(file.path) as parquet:
+            footer = parquet.metadata
+            if len(_groups(footer, positions)) * 2 < footer.num_row_groups or footer.num_rows < FEW_ROWS:
+                return None
+            whole = parquet.read()
+        self._cache.put(self._identity, file.path, whole)
+        return whole.combine_chunks()
 
     def vectors(self, descriptors: Sequence[Descriptor]) -> list[BitMap]:
         """Give the rows of deletion vectors; those in one file are fetched together. Raises DamagedVector."""

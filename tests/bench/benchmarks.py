@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import httpx
@@ -13,7 +13,7 @@ import numpy as np
 
 from contracts.model import Encoding
 from jobs.stack import Stack
-from tests.bench import ceiling, endtoend, isolation, parts, yardstick
+from tests.bench import ceiling, endtoend, isolation, parts, state, yardstick
 from tests.bench.as_avro import KEY_SCHEMA, VALUE_SCHEMA, AvroRecords
 from tests.bench.as_json import MEAN_BYTES
 from tests.bench.endtoend import Pipeline, Run
@@ -182,6 +182,79 @@ def many_topics(bench: Bench) -> Section:
     return Section("topics", "Many topics through one job", header, rows, ["Wanted: at least 60 %."])
 
 
+STATE_KEYS, STATE_RECORDS = 500_000, 3_000_000
+FILLED, FILLED_RECORDS = 20_000_000, 1_000_000
+
+
+def state_rates(bench: Bench) -> Section:
+    """Measure the rate with current, and with history on top: into empty tables, and over a large one."""
+    scale = 10 if bench.quick else 1
+    cases = (("empty", STATE_KEYS // scale, STATE_RECORDS // scale, 0, 150_000),
+             ("filled", FILLED // scale, FILLED_RECORDS // scale, FILLED // scale, 100_000))  # fmt: skip
+    rows = []
+    for name, keys, count, filled, wanted in cases:
+        what = replace(bench.empty(Encoding.JSON, f"state.{name}"), keys=keys)
+        load(what, count)
+        rates: dict[str, float] = {}
+        for tables in (state.STATE, state.WITH_HISTORY):
+            pipeline = Pipeline(
+                bench.running, bench.home / "state", what, tables=tables,
+                prepare=(lambda contract, lake, n=filled: state.fill(contract, lake, n)) if filled else None,
+            )  # fmt: skip
+            found = endtoend.throughput(pipeline, count)
+            shutil.rmtree(bench.home / "state")
+            kept = "history" if tables is state.WITH_HISTORY else "current"
+            rates[kept] = found.whole
+            share = f"{rates['history'] / rates['current']:.0%} of current" if kept == "history" else ""
+            goal = "70 %" if share else _rate(wanted)
+            rows.append(
+                (f"{filled:,}", f"{keys:,}", f"{count:,}", f"quarantine, changes, {kept}", _rate(found.whole),
+                 share, goal, f"{found.startup_seconds:.1f}", f"{found.peaks['together'] / GIB:.2f}")
+            )  # fmt: skip
+        rows.append(_merging(bench, what, keys, count, rates["current"], filled))
+    header = ("rows before", "keys", "changes", "tables", "changes/s", "share", "wanted", "start-up s", "peak GiB")
+    notes = [
+        "From the first commit to the last, 4 partitions, parallelism 2, commit interval 5 s, uniform keys, local disk. "
+        "The hand-written consumer keeps current by deltalake's MERGE (one row a key and commit), changes by append."
+    ]
+    return Section("state", "Current and history, end to end", header, rows, notes)
+
+
+def _merging(bench: Bench, what: Load, keys: int, count: int, ours: float, filled: int) -> tuple[str, ...]:
+    """Measure the hand-written consumer with MERGE on a part of the changes."""
+    lake = bench.home / "merging"
+    share = min(count, 200_000 if filled else 600_000)
+    if filled:
+        yardstick.fill(str(lake), keys)
+    theirs = yardstick.run(bench.running.kafka_address, what.topics, Encoding.JSON, str(lake), share, merge=True)
+    shutil.rmtree(lake)
+    return (f"{filled:,}", f"{keys:,}", f"{share:,}", "hand-written, MERGE", _rate(theirs),
+            f"current is {ours / theirs:.1f} times as fast", "-", "-", "-")  # fmt: skip
+
+
+def state_costs(bench: Bench) -> Section:
+    """Measure what a commit costs by the size of the table, in this process."""
+    sizes = (100_000, 400_000) if bench.quick else (1_000_000, 4_000_000, 20_000_000)
+    batch, rows = (10_000 if bench.quick else 100_000), []
+    for tables, late in ((state.STATE, 0.0), (state.WITH_HISTORY, 0.0), (state.WITH_HISTORY, 0.01)):
+        for size in sizes:
+            found = state.costs(size, batch, 8, tables, late)
+            kept = "current and history" if "history" in tables else "current"
+            rows.append(
+                (f"{kept}, {late:.0%} late" if late else kept, f"{size:,}", f"{np.median(found.commits):.2f}",
+                 f"{np.median(found.cpu):.2f}", f"{max(found.commits):.2f}", f"{found.cold_seconds:.1f}",
+                 f"{found.index_bytes / 2**20:.0f}", f"{found.read_before:.2f}", f"{found.read_after:.2f}")
+            )  # fmt: skip
+    header = ("tables", "rows", "commit s", "CPU s", "longest s", "first commit s", "MiB a million keys",
+              "read before s", "read after s")  # fmt: skip
+    notes = [
+        f"Eight commits of {batch:,} changes of random keys, changes kept as well; medians. The first commit of a fresh "
+        "process makes the index of all keys. Wanted: within 1.5 times over the sizes. Read: one DuckDB query over the "
+        "whole of current."
+    ]
+    return Section("costs", "What a commit costs by the size of the table", header, rows, notes)
+
+
 def commit_latency(bench: Bench) -> Section:
     """Measure how long rows take from Kafka to a commit at an even pace."""
     seconds = 20.0 if bench.quick else PACED_SECONDS
@@ -244,6 +317,8 @@ BENCHMARKS: Mapping[str, tuple[Callable[[Bench], Section], bool, bool]] = {
     "yardstick": (against_yardstick, True, False),
     "topics": (many_topics, True, False),
     "latency": (commit_latency, True, False),
+    "costs": (state_costs, False, False),
+    "state": (state_rates, True, False),
     "isolation": (one_slow_stream, False, False),
     "memory": (memory, True, True),
 }

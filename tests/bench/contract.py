@@ -17,7 +17,11 @@ KEY_ID = "bench"
 
 
 def write_contracts(
-    folder: Path, streams: Sequence[tuple[str, str]], encoding: Encoding, registry: str | None = None
+    folder: Path,
+    streams: Sequence[tuple[str, str]],
+    encoding: Encoding,
+    registry: str | None = None,
+    tables: Sequence[str] = ("quarantine", "changes"),
 ) -> list[Contract]:
     """Write a contract for each (stream, topic), and give them as loaded."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -26,7 +30,9 @@ def write_contracts(
     found = []
     for stream, topic in streams:
         path = folder / f"{stream}.odcs.yaml"
-        text = template.substitute(stream=stream, topic=topic, encoding=encoding.value, registry=line)
+        text = template.substitute(
+            stream=stream, topic=topic, encoding=encoding.value, registry=line, tables=", ".join(tables)
+        )
         path.write_text(text, encoding="utf-8")
         found.append(load_contract(path))
     return found

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from contracts.model import Contract
 from jobs.launch import Launch, Request
 from jobs.stack import Stack
 from tests.bench.contract import write_contracts, write_keys
@@ -58,6 +59,8 @@ class Pipeline:
     registry: str | None = None
     commit_seconds: int = 5
     lake: str | None = None  # default: a fresh local folder
+    tables: tuple[str, ...] = ("quarantine", "changes")
+    prepare: Callable[[Contract, Path], None] | None = None  # fills tables before the job runs
 
     @property
     def streams(self) -> list[tuple[str, str]]:
@@ -73,7 +76,9 @@ class Pipeline:
         """Write contracts and keys, and make the job ready."""
         shutil.rmtree(self.home, ignore_errors=True)
         self.home.mkdir(parents=True)
-        write_contracts(self.home / "contracts", self.streams, self.load.encoding, self.registry)
+        made = write_contracts(self.home / "contracts", self.streams, self.load.encoding, self.registry, self.tables)
+        for contract in made if self.prepare else ():
+            self.prepare(contract, self.lake_folder)
         return Launch(
             Request(
                 contracts=self.home / "contracts",
@@ -88,7 +93,8 @@ class Pipeline:
 
     def anchors(self) -> list[Path]:
         """Give the folder of each stream's last table."""
-        return [self.lake_folder / f"{stream}_changes" for stream, _ in self.streams]
+        last = "" if "current" in self.tables else "_changes"
+        return [self.lake_folder / f"{stream}{last}" for stream, _ in self.streams]
 
     @contextmanager
     def running(self) -> Iterator[Launch]:

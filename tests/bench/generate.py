@@ -19,7 +19,7 @@ from jobs.kafka.client import KafkaClient
 from jobs.kafka.topics import ensure_topics
 from tests.bench.as_avro import AvroRecords
 from tests.bench.as_json import JsonRecords
-from tests.bench.records import Records
+from tests.bench.records import KEYS, Records
 
 CHUNK = 50_000  # records made at once
 WRITERS = 2  # processes
@@ -46,6 +46,7 @@ class Load:
     encoding: Encoding
     schema_ids: tuple[int, int] = (0, 0)  # of key and value, for Avro
     seed: int = 1
+    keys: int = KEYS  # different customers
 
     def create(self) -> None:
         """Create the topics."""
@@ -81,7 +82,7 @@ def load(what: Load, count: int) -> float:
 def _write_lane(what: Load, count: int, lane: int) -> None:
     producer = _producer(what.kafka)
     for first in range(0, count, CHUNK):
-        records = Records(first * WRITERS, min(CHUNK, count - first), what.seed, lane, WRITERS)
+        records = Records(first * WRITERS, min(CHUNK, count - first), what.seed, lane, WRITERS, what.keys)
         for message in _messages(what, records):
             _send(producer, *message)
         producer.poll(0)
@@ -107,7 +108,7 @@ def pace(what: Load, per_second: int, seconds: float, first: int = 0) -> float:
 
 def _stream(what: Load, first: int, count: int) -> Iterator[tuple[str, bytes, bytes, int]]:
     for low in range(first, first + count, PACED_CHUNK):
-        yield from _messages(what, Records(low, min(PACED_CHUNK, first + count - low), what.seed))
+        yield from _messages(what, Records(low, min(PACED_CHUNK, first + count - low), what.seed, keys=what.keys))
 
 
 def _messages(what: Load, records: Records) -> Iterator[tuple[str, bytes, bytes, int]]:
@@ -138,7 +139,7 @@ def _finish(producer: Producer) -> None:
 
 def raw_batch(what: Load, count: int, first: int = 0) -> pa.Table:
     """Give records as refine gets them from Flink: sorted by topic and partition, offsets counted from 0."""
-    records = Records(first, count, what.seed)
+    records = Records(first, count, what.seed, keys=what.keys)
     written = what.of(records)
     topics, partitions = what.places(records)
     none = pa.nulls(count, pa.binary())

@@ -42,6 +42,7 @@ class Records:
     seed: int = 1
     lane: int = 0
     lanes: int = 1
+    keys: int = KEYS
 
     @cached_property
     def number(self) -> Longs:
@@ -51,7 +52,7 @@ class Records:
     @cached_property
     def ident(self) -> Longs:
         """The customers' keys."""
-        drawn = np.random.default_rng([self.seed, self.first]).integers(0, KEYS // self.lanes, self.count)
+        drawn = np.random.default_rng([self.seed, self.first]).integers(0, self.keys // self.lanes, self.count)
         return drawn * self.lanes + self.lane
 
     @cached_property

@@ -23,8 +23,9 @@ from typing import Any, Protocol, cast
 import fastavro
 import orjson
 import pyarrow as pa
+import pyarrow.compute
 from confluent_kafka import OFFSET_BEGINNING, Consumer, TopicPartition
-from deltalake import CommitProperties, Transaction, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 
 from contracts.model import Encoding
 from tests.bench.as_avro import VALUE_SCHEMA
@@ -90,6 +91,7 @@ class Yardstick:
 
     lake: str  # local folder
     decode: Decode
+    merge: bool = False  # keep a table of current rows as well
     rows: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in ROWS.names})
     rejects: dict[str, list[Any]] = field(default_factory=lambda: {name: [] for name in REJECTS.names})
     progress: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -183,6 +185,8 @@ class Yardstick:
                 table = pa.table(columns, schema=schema)
                 done = CommitProperties(app_transactions=progress)
                 write_deltalake(f"{self.lake}/{name}", table, mode="append", commit_properties=done)
+                if self.merge and name == "changes":
+                    merge_current(f"{self.lake}/current", table, done)
             for column in columns.values():
                 column.clear()
 
@@ -211,7 +215,41 @@ def _last_four(phone: str | None) -> str | None:
     return "*" * (len(phone) - 4) + phone[-4:] if len(phone) > 4 else "*" * len(phone)
 
 
-def run(kafka: str, topics: Sequence[str], encoding: Encoding, lake: str, records: int) -> float:
+def merge_current(path: str, changes: pa.Table, done: CommitProperties) -> None:
+    """Merge the newest change of each key into the current rows."""
+    newest = changes.sort_by([("_position_major", "ascending"), ("_position_minor", "ascending")])
+    last = newest.append_column("n", pa.array(range(len(newest)))).group_by("id").aggregate([("n", "max")])
+    rows = newest.take(last["n_max"])
+    if not DeltaTable.is_deltatable(path):
+        write_deltalake(path, rows.schema.empty_table())
+    merging = DeltaTable(path).merge(rows, "t.id = s.id", source_alias="s", target_alias="t", commit_properties=done)
+    gone = "s._op = 'd'"
+    merging = merging.when_matched_delete(gone).when_matched_update_all(
+        "s._position_major > t._position_major OR (s._position_major = t._position_major AND "
+        "s._position_minor > t._position_minor)"
+    )
+    merging.when_not_matched_insert_all(f"NOT ({gone})").execute()
+
+
+def fill(lake: str, keys: int) -> None:
+    """Fill the table of current rows with one row a key."""
+    for low in range(0, keys, 2_000_000):
+        ids = pa.array(range(low, min(keys, low + 2_000_000)))
+        columns = [_filled(field, ids) for field in ROWS]
+        write_deltalake(f"{lake}/current", pa.Table.from_arrays(columns, schema=ROWS), mode="append")
+
+
+def _filled(field: pa.Field, ids: pa.Array) -> pa.Array:
+    if pa.types.is_integer(field.type):
+        return (ids if field.name == "id" else pa.repeat(1, len(ids))).cast(field.type)
+    if pa.types.is_string(field.type):
+        return pa.compute.binary_join_element_wise(ids.cast(pa.string()), field.name, "@")
+    return pa.nulls(len(ids), field.type)
+
+
+def run(  # noqa: PLR0917 (one call of the benchmark)
+    kafka: str, topics: Sequence[str], encoding: Encoding, lake: str, records: int, merge: bool = False
+) -> float:
     """Consume so many records into tables, and give the rate (records/s) from the first record to the last commit."""
     consumer = Consumer(
         {
@@ -221,7 +259,7 @@ def run(kafka: str, topics: Sequence[str], encoding: Encoding, lake: str, record
         }
     )  # fmt: skip
     consumer.assign(_partitions(consumer, topics))
-    yardstick, done = Yardstick(lake, decoder(encoding)), 1
+    yardstick, done = Yardstick(lake, decoder(encoding), merge), 1
     first = consumer.consume(1, 60)
     started = committed = time.monotonic()
     yardstick.take(cast(Sequence[Message], first))
