@@ -34,6 +34,12 @@ class Entries:
     def __len__(self) -> int:
         return len(self.location)
 
+    @property
+    def nbytes(self) -> int:
+        """Give the bytes of all arrays."""
+        check = 0 if self.keys.check is None else self.keys.check.nbytes
+        return check + self.keys.low.nbytes + self.major.nbytes + self.minor.nbytes + self.location.nbytes
+
     def take(self, where: Rows | npt.NDArray[np.bool_] | slice) -> Entries:
         """Give some of the entries."""
         return Entries(self.keys.take(where), self.major[where], self.minor[where], self.location[where])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import gc
 import tempfile
 import time
 from collections.abc import Sequence
@@ -12,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import psutil
 import pyarrow as pa
 
 from contracts.columns import OTHERS, QUARANTINE, WITHHELD_META, changes_schema, refined_schema
@@ -95,16 +93,12 @@ def costs(count: int, batch: int, commits: int, tables: Sequence[str] = STATE, l
         lake = Lake.open(f"{home}/lake")
         fill(contract, Path(home) / "lake", count)
         before = _read_seconds(lake)
-        gc.collect()
-        resident = psutil.Process().memory_info().rss
         stream = StreamTables(lake, contract, pipeline=PIPELINE)
         found: list[tuple[float, float]] = []
         for number in range(commits + 1):
             found.append(_commit(stream, lake, number, count, batch, late))
-            if not number:
-                grown = psutil.Process().memory_info().rss - resident
         wall, cpu = (tuple(one[i] for one in found[1:]) for i in (0, 1))
-        return Costs(count, wall, cpu, found[0][0], grown / count * 1e6, before, _read_seconds(lake))
+        return Costs(count, wall, cpu, found[0][0], _index_bytes(stream) / count * 1e6, before, _read_seconds(lake))
 
 
 def _commit(stream: StreamTables, lake: Lake, number: int, count: int, batch: int, late: float) -> tuple[float, float]:
@@ -124,6 +118,12 @@ def _commit(stream: StreamTables, lake: Lake, number: int, count: int, batch: in
     started, cpu = time.perf_counter(), time.process_time()
     stream.commit(refs, gaps=lambda *_: False, now_ms=1_800_000_000_000)
     return time.perf_counter() - started, time.process_time() - cpu
+
+
+def _index_bytes(stream: StreamTables) -> int:
+    """Give the bytes of all key indexes of a stream."""
+    tables = [table for table in stream.tables if isinstance(table, StateTable)]
+    return sum(run.nbytes for table in tables for run in table.stream.tables[table.kind.name].index.runs)
 
 
 def _read_seconds(lake: Lake) -> float:
