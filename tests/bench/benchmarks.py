@@ -214,7 +214,8 @@ def state_rates(bench: Bench) -> Section:
         rows.append(_merging(bench, what, keys, count, rates["current"], filled))
     header = ("rows before", "keys", "changes", "tables", "changes/s", "share", "wanted", "start-up s", "peak GiB")
     notes = [
-        "From the first commit to the last, 4 partitions, parallelism 2, commit interval 2 s, uniform keys, local disk.",
+        "From the first commit to the last; 4 partitions, parallelism 2, commit interval 2 s, uniform keys, local "
+        "disk.",
         "The hand-written consumer keeps current by deltalake's MERGE (one row a key and commit), changes by append.",
     ]
     return Section("state", "Current and history, end to end", header, rows, notes)
@@ -249,8 +250,8 @@ def state_costs(bench: Bench) -> Section:
               "read before s", "read after s")  # fmt: skip
     notes = [
         f"Eight commits of {batch:,} changes of random keys, changes kept as well; medians. The first commit of a "
-        "fresh process makes the index of all keys. Wanted: within 1.5 times over the sizes. Read: one DuckDB query over the "
-        "whole of current."
+        "fresh process makes the index of all keys. Wanted: within 1.5 times over the sizes. Read: one DuckDB query over "
+        "the whole of current."
     ]
     return Section("costs", "What a commit costs by the size of the table", header, rows, notes)
 

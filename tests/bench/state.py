@@ -21,7 +21,8 @@ from lakehouse.lake import Lake
 from lakehouse.read import connect
 from lakehouse.segments import Range, Section, write_segment
 from lakehouse.state.table import StateTable
-from tests.bench.contract import write_contracts
+from tests.bench.contract import keys, write_contracts
+from udfs.keys import pinned_keys
 
 STATE = ("quarantine", "changes", "current")
 WITH_HISTORY = ("quarantine", "changes", "history", "current")
@@ -31,16 +32,16 @@ PIPELINE = "bench"
 Longs = npt.NDArray[np.int64]
 
 
-def rows(keys: Longs, schema: pa.Schema, lsn: Longs, first: int = 0) -> pa.Table:
+def rows(ids: Longs, schema: pa.Schema, lsn: Longs, first: int = 0) -> pa.Table:
     """Give changes of customers as refine makes them; 36 different addresses a customer's number chooses from."""
-    count = len(keys)
+    count = len(ids)
     boxes = pa.array([f"{n * 2654435761 % 2**32:08x}{n:024x}@example.org" for n in range(4_096)])
     told = {
-        "id": pa.array(keys),
-        "email": boxes.take(pa.array(keys % 4_096)),
-        "phone": pa.array([f"***********{n:04d}" for n in range(1_000)]).take(pa.array(keys % 1_000)),
-        "status": pa.array(["new", "active", "blocked"]).take(pa.array(keys % 3)),
-        "balance": pa.array(keys % 100_000).cast(pa.decimal128(19, 0)).cast(schema.field("balance").type),
+        "id": pa.array(ids),
+        "email": boxes.take(pa.array(ids % 4_096)),
+        "phone": pa.array([f"***********{n:04d}" for n in range(1_000)]).take(pa.array(ids % 1_000)),
+        "status": pa.array(["new", "active", "blocked"]).take(pa.array(ids % 3)),
+        "balance": pa.array(ids % 100_000).cast(pa.decimal128(19, 0)).cast(schema.field("balance").type),
         "_op": pa.array(["u"]).take(pa.array(np.zeros(count, np.int8))),
         "_position_major": pa.array(lsn),
         "_position_minor": pa.array(lsn),
@@ -60,13 +61,13 @@ def _column(field: pa.Field, told: dict[str, pa.Array], moment: pa.Array, count:
 
 def fill(contract: Contract, folder: Path, count: int) -> None:
     """Fill a stream's state tables with so many rows, before it has any progress."""
-    stream = StreamTables(Lake.open(str(folder)), contract, pipeline=PIPELINE)
+    stream = StreamTables(Lake.open(str(folder)), contract, pipeline=PIPELINE, pins=pinned_keys(contract, keys()))
     stream.prepare()
     tables = [table for table in stream.tables if isinstance(table, StateTable)]
     schema = changes_schema(contract)
     for low in range(0, count, FILLED_BY):
-        keys = np.arange(low, min(count, low + FILLED_BY))
-        batch = Batch(rows(keys, schema, np.arange(low, low + len(keys)) + 1), QUARANTINE.empty_table())
+        ids = np.arange(low, min(count, low + FILLED_BY))
+        batch = Batch(rows(ids, schema, np.arange(low, low + len(ids)) + 1), QUARANTINE.empty_table())
         tables[-1].open()
         for table in tables:
             table.fill(batch)
@@ -93,7 +94,7 @@ def costs(count: int, batch: int, commits: int, tables: Sequence[str] = STATE, l
         lake = Lake.open(f"{home}/lake")
         fill(contract, Path(home) / "lake", count)
         before = _read_seconds(lake)
-        stream = StreamTables(lake, contract, pipeline=PIPELINE)
+        stream = StreamTables(lake, contract, pipeline=PIPELINE, pins=pinned_keys(contract, keys()))
         found: list[tuple[float, float]] = []
         for number in range(commits + 1):
             found.append(_commit(stream, lake, number, count, batch, late))
@@ -103,12 +104,12 @@ def costs(count: int, batch: int, commits: int, tables: Sequence[str] = STATE, l
 
 def _commit(stream: StreamTables, lake: Lake, number: int, count: int, batch: int, late: float) -> tuple[float, float]:
     random = np.random.default_rng(number)
-    keys, first = random.integers(0, count, batch), number * batch
+    ids, first = random.integers(0, count, batch), number * batch
     lsn = 100_000_000_000 + first * 10 + np.arange(batch) * 10
     lsn = np.where(random.random(batch) < late, 50_000_000_000 + lsn % 1_000_000_000, lsn)
     made = Section(
         stream.contract.stream,
-        rows(keys, refined_schema(stream.contract), lsn, first),
+        rows(ids, refined_schema(stream.contract), lsn, first),
         QUARANTINE.empty_table(),
         OTHERS.empty_table(),
         (Range(TOPIC, 0, first - 1 if first else None, first, first + batch - 1, batch),),
