@@ -250,8 +250,8 @@ def state_costs(bench: Bench) -> Section:
               "read before s", "read after s")  # fmt: skip
     notes = [
         f"Eight commits of {batch:,} changes of random keys, changes kept as well; medians. The first commit of a "
-        "fresh process makes the index of all keys. Wanted: within 1.5 times over the sizes. Read: one DuckDB query over "
-        "the whole of current."
+        "fresh process makes the index of all keys. Wanted: within 1.5 times over the sizes. Read: one DuckDB query "
+        "over the whole of current."
     ]
     return Section("costs", "What a commit costs by the size of the table", header, rows, notes)
 
