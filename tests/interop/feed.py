@@ -21,6 +21,7 @@ class Feed:
         self.source, self.lake = source, lake
         self.stream: StreamTables = tables(lake, source.contract)
         self._left = source.by_partition()
+        self.total = self.left
         self._last: dict[tuple[str, int], int] = {}
 
     @property
