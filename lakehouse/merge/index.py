@@ -1,8 +1,8 @@
 """Where the rows of each key lie, and at which position they stand: a hint that is rebuilt from the table at will.
 
-An entry is (key, position, location). Entries stand in runs, each sorted by key and position; a probe asks all runs.
-Runs of similar size are merged, so that a commit costs the same whatever the table's size. Entries of rows that are
-gone stay until a merge: whoever asks learns from the table's vectors which rows are alive.
+An entry is (key, position, location). Entries stand in runs, each sorted by key; a probe asks all runs. Runs of similar
+size are merged, so that a commit costs the same whatever the table's size. Entries of rows that are gone stay: whoever
+asks learns from the table's vectors which rows are alive.
 Memory: 32 bytes an entry, 40 where keys are hashed.
 """
 
@@ -16,7 +16,6 @@ import numpy.typing as npt
 
 from lakehouse.merge.keys import Ints, Keys, concat_keys
 
-GONE = -1  # the location of an entry that says: the key's rows up to this position are deleted
 _LOWEST = -(1 << 63)
 GROWTH = 4  # a run is merged into the one before it unless that one is so many times larger
 Rows = npt.NDArray[np.intp]
@@ -29,7 +28,7 @@ class Entries:
     keys: Keys
     major: Ints
     minor: Ints
-    location: Ints  # file number << 32 | row; GONE
+    location: Ints  # file number << 32 | row
 
     def __len__(self) -> int:
         return len(self.location)
@@ -61,7 +60,7 @@ class Hits:
 
 
 class KeyIndex:
-    """Gives the entries of keys. With `versions`, a key has one entry per position; otherwise its highest counts."""
+    """Gives the entries of keys. With `versions`, a key has one entry per position; otherwise the newest one counts."""
 
     def __init__(self, *, versions: bool = False) -> None:
         self._versions = versions
@@ -76,21 +75,21 @@ class KeyIndex:
         return self._runs
 
     def put(self, entries: Entries) -> None:
-        """Add entries; one with the same key and position as an older one takes its place."""
+        """Add entries; each takes the place of an older one of its key, or with `versions` of its key and position."""
         if not len(entries):
             return
-        self._runs.append(_in_order(entries.take(np.argsort(entries.keys.low, kind="stable"))))
+        self._runs.append(self._in_order(entries.take(np.argsort(entries.keys.low, kind="stable"))))
         while len(self._runs) > 1 and len(self._runs[-2]) < GROWTH * len(self._runs[-1]):
             newer, older = self._runs.pop(), self._runs.pop()
-            self._runs.append(self._merged(older, newer, last=not self._runs))
+            self._runs.append(self._merged(older, newer))
 
     def restore(self, runs: Sequence[Entries]) -> None:
         """Take over the runs of a snapshot."""
         self._runs = list(runs)
 
     def last(self, keys: Keys) -> Hits:
-        """Give the highest entry of each key that has one, by asked key."""
-        best = Entries(keys, *(np.full(len(keys), fill, np.int64) for fill in (_LOWEST, _LOWEST, GONE)))
+        """Give the entry that counts of each key that has one, by asked key: with `versions` the highest."""
+        best = Entries(keys, *(np.full(len(keys), _LOWEST, np.int64) for _ in range(3)))
         found = np.zeros(len(keys), np.bool_)
         for run in self._runs:  # of equal positions the newest run's counts
             at = np.searchsorted(run.keys.low, keys.low, side="right") - 1
@@ -101,9 +100,10 @@ class KeyIndex:
                 if not equal.all():  # two keys share half of their numbers: look at all entries
                     return self._last_of_all(keys)
             major, minor = run.major[rows], run.minor[rows]
-            wins = (major > best.major[hit]) | ((major == best.major[hit]) & (minor >= best.minor[hit]))
-            hit, rows = hit[wins], rows[wins]
-            best.major[hit], best.minor[hit], best.location[hit] = major[wins], minor[wins], run.location[rows]
+            if self._versions:
+                wins = (major > best.major[hit]) | ((major == best.major[hit]) & (minor >= best.minor[hit]))
+                hit, rows, major, minor = hit[wins], rows[wins], major[wins], minor[wins]
+            best.major[hit], best.minor[hit], best.location[hit] = major, minor, run.location[rows]
             found[hit] = True
         where = np.flatnonzero(found)
         return Hits(where, best.take(where))
@@ -115,17 +115,15 @@ class KeyIndex:
         return hits.take(last)
 
     def find(self, keys: Keys) -> Hits:
-        """Give all entries of the keys: with `versions` one per key and position, else the highest one of each key.
-
-        The hits stand by asked key, then by position.
-        """
+        """Give the entries of the keys that count, by asked key, then by position."""
         found = [hits for run in self._runs if len(hits := _probe(run, keys))]
         if not found:
             return Hits(np.zeros(0, np.intp), _none(keys))
         age = np.concatenate([np.full(len(hits), number, np.int64) for number, hits in enumerate(found)])
         asked = np.concatenate([hits.asked for hits in found])
         entries = _concat([hits.entries for hits in found])
-        order = np.lexsort((age, entries.minor, entries.major, asked))
+        by = (age, entries.minor, entries.major, asked) if self._versions else (age, asked)
+        order = np.lexsort(by)
         asked, entries = asked[order], entries.take(order)
         return Hits(asked, entries).take(_last_of_each(asked, entries, self._versions))
 
@@ -135,13 +133,13 @@ class KeyIndex:
             return _none(Keys(np.zeros(0, np.int64), None))
         merged = self._runs[0]
         for run in self._runs[1:]:
-            merged = self._merged(merged, run, last=True)
+            merged = self._merged(merged, run)
         self._runs = [merged]
         lower = (merged.major < major) | ((merged.major == major) & (merged.minor < minor))
-        return merged.take(lower & (merged.location != GONE))
+        return merged.take(lower)
 
-    def _merged(self, older: Entries, newer: Entries, *, last: bool) -> Entries:
-        """Give two runs as one, without the entries whose place others took, and without deleted ones in the last."""
+    def _merged(self, older: Entries, newer: Entries) -> Entries:
+        """Give two runs as one, without the entries whose place others took."""
         place = np.searchsorted(older.keys.low, newer.keys.low, side="right")
         of_newer = place + np.arange(len(newer))
         of_older = np.ones(len(older) + len(newer), np.bool_)
@@ -161,31 +159,33 @@ class KeyIndex:
             woven(older.minor, newer.minor),
             woven(older.location, newer.location),
         )
-        both = _in_order(both)
+        both = self._in_order(both)
         keep = _last_of_each(_groups(both.keys), both, self._versions)
-        if last:
-            keep &= both.location != GONE
         return both if keep.all() else both.take(keep)
 
+    def _in_order(self, run: Entries) -> Entries:
+        """Give a run that is sorted by half of the keys' numbers with each key's entries together and in order.
 
-def _in_order(both: Entries) -> Entries:
-    """Give a merged run with each key's entries by position; as a rule they stand so, the newer ones later."""
-    same = both.keys.low[1:] == both.keys.low[:-1]
-    rising = (both.major[1:] > both.major[:-1]) | (
-        (both.major[1:] == both.major[:-1]) & (both.minor[1:] >= both.minor[:-1])
-    )
-    wrong = same & ~rising
-    if both.keys.check is not None:
-        wrong |= same & (both.keys.check[1:] != both.keys.check[:-1])
-    if not wrong.any():
-        return both
-    group = np.concatenate(([0], np.cumsum(~same)))
-    where = np.flatnonzero(np.isin(group, group[1:][wrong]))
-    some = both.take(where)
-    check = np.zeros(len(where), np.int64) if some.keys.check is None else some.keys.check
-    order = np.arange(len(both))
-    order[where] = where[np.lexsort((np.arange(len(where)), some.minor, some.major, check, some.keys.low))]
-    return both.take(order)
+        That is by position with `versions`, else from old to new; as a rule they stand so.
+        """
+        same = run.keys.low[1:] == run.keys.low[:-1]
+        wrong = np.zeros(len(same), np.bool_)
+        if self._versions:
+            rising = (run.major[1:] == run.major[:-1]) & (run.minor[1:] >= run.minor[:-1])
+            wrong = same & ~(rising | (run.major[1:] > run.major[:-1]))
+        if run.keys.check is not None:
+            wrong |= same & (run.keys.check[1:] != run.keys.check[:-1])
+        if not wrong.any():
+            return run
+        group = np.concatenate(([0], np.cumsum(~same)))
+        where = np.flatnonzero(np.isin(group, group[1:][wrong]))
+        some = run.take(where)
+        check = np.zeros(len(where), np.int64) if some.keys.check is None else some.keys.check
+        age = np.arange(len(where))
+        by = (age, some.minor, some.major) if self._versions else (age,)
+        order = np.arange(len(run))
+        order[where] = where[np.lexsort((*by, check, some.keys.low))]
+        return run.take(order)
 
 
 def _groups(keys: Keys) -> Rows:
@@ -231,6 +231,11 @@ def _concat(parts: Sequence[Entries]) -> Entries:
         np.concatenate([part.minor for part in parts]),
         np.concatenate([part.location for part in parts]),
     )
+
+
+def concat_hits(one: Hits, other: Hits) -> Hits:
+    """Give two probes' hits in one."""
+    return Hits(np.concatenate([one.asked, other.asked]), _concat([one.entries, other.entries]))
 
 
 def _none(like: Keys) -> Entries:

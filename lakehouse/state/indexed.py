@@ -12,7 +12,7 @@ import pyarrow as pa
 from lakehouse.anchor import AnchorState
 from lakehouse.groups import Flags, Ints, Partition
 from lakehouse.merge.compaction import Compacted, compact
-from lakehouse.merge.index import GONE, Entries, Hits, KeyIndex
+from lakehouse.merge.index import Entries, Hits, KeyIndex, concat_hits
 from lakehouse.merge.index_snapshot import IndexSnapshots
 from lakehouse.merge.keys import Keys, keys_of
 from lakehouse.merge.merge_table import MergeTable
@@ -47,6 +47,7 @@ class IndexedTable:
     ) -> None:
         self.table = table
         self.index = KeyIndex(versions=versions)
+        self._versions = versions
         self._keys = list(keys)
         closed = ["_is_current"] if "_is_current" in table.shape.columns.names else []
         self._indexed = [*self._keys, "_order_major", "_order_minor", "_pending", "_memo", *closed]
@@ -89,9 +90,16 @@ class IndexedTable:
             self.kept.write_if_due(self._numbers)
 
     def last(self, keys: Keys) -> Hits:
-        """Give the highest entry of each key whose row is alive."""
+        """Give the entry of each key that counts and whose row is alive."""
         hits = self.index.last(keys)
-        return hits.take(self._alive(hits.entries.location)) if len(hits) else hits
+        alive = self._alive(hits.entries.location)
+        if not self._versions or alive.all():
+            return hits if alive.all() else hits.take(alive)
+        # Somebody else deleted a key's newest version: then an older one counts.
+        rest = self.find(keys.take(hits.asked[~alive]))
+        newest = np.append(rest.asked[1:] != rest.asked[:-1], True)[: len(rest)]
+        older = Hits(hits.asked[~alive][rest.asked[newest]], rest.entries.take(newest))
+        return concat_hits(hits.take(alive), older)
 
     def find(self, keys: Keys) -> Hits:
         """Give the entries of the keys whose rows are alive, by key and position."""
@@ -148,7 +156,7 @@ class IndexedTable:
 
     def _alive(self, locations: Ints) -> Flags:
         """Mark the locations whose file is there and whose row is not deleted."""
-        alive: Flags = locations != GONE
+        alive = np.ones(len(locations), np.bool_)
         plain = locations & ~FLAGS
         files = self.table.files()
         for number, where in by_file(plain):
