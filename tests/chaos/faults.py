@@ -20,8 +20,16 @@ from jobs.refinery import refined_at_ms
 from lakehouse.errors import LakehouseError
 from tests.chaos import clock
 from tests.chaos.arena import Arena, Stalled
-from tests.chaos.foreign import TABLES, foreign_commits
-from tests.chaos.inject.sitecustomize import BEFORE_COMMIT, ON_TABLES, POINTS
+from tests.chaos.foreign import KEYED, TABLES, foreign_commits
+from tests.chaos.inject.sitecustomize import (
+    BEFORE_COMMIT,
+    BEFORE_PUT,
+    ON_TABLES,
+    PARQUET_WRITTEN,
+    POINTS,
+    PUT,
+    VECTORS_WRITTEN,
+)
 from tests.chaos.losses import lost_while_running, lost_while_stopped
 from tests.chaos.points import arm, disarm, passed
 from tests.chaos.records import PAYMENTS
@@ -29,6 +37,13 @@ from tests.chaos.records import PAYMENTS
 Fault = Callable[[Arena, Random], str]
 HOST_BEHIND_SECONDS = 30.0
 STEP_SECONDS = 15.0
+# Points within the commit of one table -> the tables whose commits pass there.
+OF_TABLES = {
+    PARQUET_WRITTEN: KEYED,
+    VECTORS_WRITTEN: KEYED[:2],  # the memory marks rows as deleted rarely
+    BEFORE_PUT: KEYED,
+    PUT: KEYED,
+}
 
 
 def busy_worker(arena: Arena, random: Random) -> str:
@@ -72,9 +87,9 @@ def object_store(arena: Arena, random: Random) -> str:
 def killed_at(point: str) -> Fault:
     """Give the fault that kills a worker at a chosen point."""
 
-    def fault(arena: Arena, _: Random) -> str:
+    def fault(arena: Arena, random: Random) -> str:
         since = len(arena.events())
-        arm(arena, point, "kill")
+        arm(arena, point, "kill", stream=random.choice(OF_TABLES[point]) if point in OF_TABLES else None)
         event = passed(arena, point, since)
         return f"worker {event['pid']} killed at {point} of {event['stream']}"
 

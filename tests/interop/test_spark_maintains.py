@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.spark]
 STATE = ("docs", "docs_history", "_tidegate/memory/docs")
 OPTIMIZE, PURGE = "OPTIMIZE {}", "REORG TABLE {} APPLY (PURGE)"
 VACUUM, VACUUM_ALL = "VACUUM {} RETAIN 1 HOURS", "VACUUM {} RETAIN 0 HOURS"
-RACES = {"docs": (OPTIMIZE, PURGE), "docs_history": (PURGE, VACUUM), STATE[2]: (PURGE,), "docs_changes": (OPTIMIZE,)}
+RACES = {"docs": (OPTIMIZE, PURGE), "docs_history": (PURGE, VACUUM), "docs_changes": (OPTIMIZE,)}
 FULL = replace(contract(), full_identity=True)
 UNSAFE = "spark.databricks.delta.retentionDurationCheck.enabled"
 
@@ -36,7 +36,7 @@ UNSAFE = "spark.databricks.delta.retentionDurationCheck.enabled"
 @pytest.fixture
 def feed(local: Lake) -> Feed:
     source = Source(11, contract(), keys=200)
-    source.run(3000)
+    source.run(2500)
     return Feed(source, local)
 
 
@@ -125,15 +125,17 @@ def test_what_spark_rewrites_beside_the_running_writer_stays_the_truth(spark: Sp
             outcomes[attempt(lambda: spark.run(statement, lake, table))] += 1  # noqa: B023
             with writer.paused():  # now Spark must win
                 assert writer.commits > before and not writer.failure
-                spark.run(statement, lake, table)
+                if statement != VACUUM:
+                    spark.run(statement, lake, table)
     with writer.paused():
-        old = {table: files(lake, table) for table in RACES}
-        for table in RACES:
+        spark.run(PURGE, lake, STATE[2])
+        old = {table: files(lake, table) for table in ("docs", "docs_history")}
+        for table in old:
             spark.run(VACUUM_ALL, lake, table)
         assert all(files(lake, table) < count for table, count in old.items())
         assert feed.left
     writer.finish()
-    assert outcomes["done"] + outcomes["lost"] == 6 and outcomes["done"] > 0
+    assert outcomes["done"] + outcomes["lost"] == 5 and outcomes["done"] > 0
     assert_truth(spark, feed)
 
 
@@ -233,8 +235,8 @@ def test_our_compaction_and_vacuum_beside_sparks_readers(
     feed.commit(100)
     begun, then = newest(lake, "docs"), alike(lake, "docs", by_duckdb(lake, "docs"))
     with reading(spark, lake) as counts:
-        while feed.left > 400 or min(counts[table] for table in STATE) < 2:
-            feed.commit(min(60, max(1, feed.left // 20)))
+        while feed.left > 600 or min(counts[table] for table in STATE) < 2:
+            feed.commit(max(1, min(200, feed.left // 20)))
             feed.compact()
             for table in STATE:
                 vacuum(lake, table, timedelta(hours=1))
@@ -243,7 +245,7 @@ def test_our_compaction_and_vacuum_beside_sparks_readers(
     assert all(done.data_files and done.vector_files for done in deleted[:2])
     feed.commit(feed.left)
     spark.session.conf.set(UNSAFE, "false")
-    for table in STATE:
+    for table in STATE[:2]:
         spark.run(VACUUM_ALL, lake, table)
     feed.restart()
     while feed.left:
