@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 from deltalake import Schema
 
-from contracts.model import Contract
+from contracts.model import Contract, Storage
 from lakehouse.errors import KeyPinChanged, SchemaRefused
 from lakehouse.kind import TableKind
 
@@ -27,6 +27,7 @@ class TableShape:
     partition_by: tuple[str, ...]
     statistics: tuple[str, ...]  # columns whose smallest and largest values the log may hold
     pins: Mapping[str, str]  # field -> id and fingerprint of its deterministic mask's key
+    storage: Storage = Storage.MERGE_ON_READ  # of a table in which rows change
 
     def configuration(self) -> dict[str, str | None]:
         """Give the Delta table properties."""
@@ -77,7 +78,8 @@ def shape_of(kind: TableKind, contract: Contract, pins: Mapping[str, str]) -> Ta
         and _PLAIN_NAME.fullmatch(field.name)
     )
     own_pins = {field: pin for field, pin in pins.items() if field in columns.names}
-    return TableShape(kind.table_name(contract.stream), columns, partition_by, statistics, own_pins)
+    name, storage = kind.table_name(contract.stream), contract.state.storage
+    return TableShape(name, columns, partition_by, statistics, own_pins, storage)
 
 
 # Columns of ours that hold (masked) values of the record.

@@ -38,6 +38,7 @@ class Layout:
     columns: pa.Schema
     partition_by: tuple[str, ...]
     statistics: tuple[str, ...]  # columns whose bounds the log may hold
+    target: int | None = None  # bytes of a file's rows in memory; None: TARGET_BYTES
 
     def conformed(self, rows: pa.Table) -> pa.Table:
         """Give rows with the table's columns in its order and types; a column that they lack is null.
@@ -88,8 +89,9 @@ def write_files(lake: Lake, table: str, rows: pa.Table, layout: Layout, *, data_
         return list(pool.map(write, parts))
 
 
-def split(rows: pa.Table, layout: Layout, target: int = TARGET_BYTES) -> Iterator[Part]:
+def split(rows: pa.Table, layout: Layout) -> Iterator[Part]:
     """Give the rows by partition, each partition in pieces of at most about the target; order is kept within."""
+    target = layout.target or TARGET_BYTES
     for values, taken in _partitions(rows, layout.partition_by):
         own = rows if len(taken) == len(rows) else rows.take(pa.array(taken))
         pieces = max(1, min(len(own), -(-own.nbytes // target)))

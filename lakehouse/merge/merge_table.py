@@ -1,4 +1,7 @@
-"""A Delta table to which rows are appended and in which rows are marked deleted, in one commit.
+"""A Delta table to which rows are appended and from which rows are taken, in one commit.
+
+Rows are taken by marking them in deletion vectors (merge-on-read), or by writing their files again without them
+(copy-on-write): where the contract wants it so, and in tables whose protocol has no vectors.
 
 A row's location is one int64: the number of its file (see MergeTable.files) in the high 32 bits, its position in the
 file in the low ones. Numbers are of one MergeTable object only; whoever keeps locations longer keeps paths.
@@ -18,16 +21,18 @@ from deltalake.exceptions import DeltaError
 from obstore.exceptions import BaseError
 from pyroaring import BitMap
 
+from contracts.model import Storage
 from lakehouse.anchor import METADATA_KEY, AnchorState
-from lakehouse.errors import CommitContested, LakehouseError
+from lakehouse.errors import CommitContested, LakehouseError, SchemaRefused
 from lakehouse.groups import Ints
 from lakehouse.kind import TableKind
 from lakehouse.lake import Lake
 from lakehouse.merge.actions import commit_info, marked, now_ms, removed
+from lakehouse.merge.copying import copied
 from lakehouse.merge.data_files import Layout, Written, write_files
 from lakehouse.merge.live import POSITION_BITS, LiveFiles, News
 from lakehouse.merge.log import Action, Change, DataFile, DeltaLog, Guard, Snapshot
-from lakehouse.merge.protocol import ENABLE_VECTORS, protocol_for, verify_protocol, widened
+from lakehouse.merge.protocol import ENABLE_VECTORS, protocol_for, vectored, verify_protocol, widened
 from lakehouse.merge.reading import FileReader
 from lakehouse.merge.vectors import pack
 from lakehouse.progress import Partition, app_id
@@ -96,6 +101,12 @@ class MergeTable:
         return self._columns[1]
 
     @property
+    def copies(self) -> bool:
+        """Say whether commits write files again (copy-on-write) rather than vectors."""
+        wanted = self.shape.storage is Storage.COPY_ON_WRITE
+        return wanted or not vectored(self._open_snapshot.protocol)
+
+    @property
     def layout(self) -> Layout:
         """Give how new files are written."""
         said = self._open_snapshot.configuration.get(STATISTICS) or ""
@@ -122,7 +133,9 @@ class MergeTable:
 
     def create(self) -> None:
         """Create the table, empty; another process may do it at the same time."""
-        configuration = {k: v for k, v in self._wanted_configuration().items() if v is not None}
+        configuration = {k: v for k, v in self.shape.configuration().items() if v is not None}
+        if self.shape.storage is Storage.MERGE_ON_READ:
+            configuration[ENABLE_VECTORS] = "true"
         metadata = {
             "id": str(uuid.uuid4()),
             "format": {"provider": "parquet", "options": {}},
@@ -132,7 +145,9 @@ class MergeTable:
             "createdTime": now_ms(),
         }
         info = commit_info("CREATE TABLE", {"mode": "ErrorIfExists"}, None)
-        actions = [info, {"protocol": protocol_for(self.shape.columns)}, {"metaData": metadata}]
+        vectors = self.shape.storage is Storage.MERGE_ON_READ
+        protocol = protocol_for(self.shape.columns, vectors=vectors)
+        actions = [info, {"protocol": protocol}, {"metaData": metadata}]
         self._put(0, actions)
         self.open()
 
@@ -145,6 +160,11 @@ class MergeTable:
         current = Schema.from_json(snapshot.metadata["schemaString"])
         added = self.shape.added(self.name, current, snapshot.partition_by)
         self.shape.verify_pins(snapshot.configuration, {column.name for column in added})
+        if self.shape.storage is Storage.COPY_ON_WRITE and vectored(snapshot.protocol):
+            raise SchemaRefused(
+                f"table {self.name}: it has deletion vectors, the contract now wants copy-on-write. Rewrite it with "
+                "`tidegate migrate`, or set `storage: merge-on-read`."
+            )
         return added
 
     def evolve(self) -> None:
@@ -226,11 +246,12 @@ class MergeTable:
         *,
         operation: str = "MERGE",
     ) -> Ints:
-        """Append rows and mark those at locations as deleted, with the new progress and state, in one commit.
+        """Append rows and delete those at locations, with the new progress and state, in one commit.
 
         Without a state the table still counts as never filled, or as it stood before.
 
-        Gives the locations of the appended rows in their order. A location that is deleted already, or whose file is
+        Gives the locations of the appended rows in their order. Copy-on-write, the rows beside deleted ones are in new
+        files afterwards. A location that is deleted already, or whose file is
         no longer live, changes nothing; no rows at all still make a commit.
         Raises Contested when the snapshot is no longer the newest; LakehouseError when the storage refuses, which may
         leave it open whether the commit was made: progress tells, once it can be read. Files that were written for a
@@ -239,7 +260,7 @@ class MergeTable:
         layout = self.layout
         with ThreadPoolExecutor(1) as beside:  # the vectors are made and put meanwhile
             writing = beside.submit(write_files, self._lake, self.name, layout.conformed(append), layout)
-            deleting, vectors = self._marked(remove)
+            deleting, vectors = self._copied(remove, layout) if self.copies else self._marked(remove)
         written = writing.result()
         parameters = {"appended": str(len(append)), "removed": str(len(remove))}
         info = commit_info(operation, parameters, self.version, {METADATA_KEY: state.to_json()} if state else {})
@@ -280,7 +301,7 @@ class MergeTable:
         return self.columns if columns is None else pa.schema([self.columns.field(name) for name in columns])
 
     def _wanted_configuration(self) -> dict[str, str | None]:
-        return {**self.shape.configuration(), ENABLE_VECTORS: "true"}
+        return {**self.shape.configuration(), **({} if self.copies else {ENABLE_VECTORS: "true"})}
 
     def _evolution(self) -> list[Action]:
         """Give the actions that bring the table to the wanted shape; none when it has it."""
@@ -313,6 +334,11 @@ class MergeTable:
         told = Change(now.version, frozenset(new), frozenset(gone), frozenset(changed), frozenset(now.files))
         self._live.follow(now, told)
         self._begin(now)
+
+    def _copied(self, remove: Ints, layout: Layout) -> tuple[list[Action], dict[int, BitMap]]:
+        """Write the files that hold rows at locations again without them; gives the actions, and no vectors."""
+        actions, made = copied(self._lake, self.name, self._live, remove, layout)
+        return [*actions, *({"add": file.add} for file, _ in made)], {}
 
     def _marked(self, remove: Ints) -> tuple[list[Action], dict[int, BitMap]]:
         """Write the vectors of a commit that deletes the rows at locations; gives its actions, and vectors by file."""

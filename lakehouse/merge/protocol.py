@@ -14,6 +14,12 @@ VECTORS = "deletionVectors"
 NTZ = "timestampNtz"
 ENABLE_VECTORS = "delta.enableDeletionVectors"
 READER, WRITER = 3, 7  # versions that list their features by name
+# Features that older writer versions mean without naming them, and the first such version.
+LEGACY = {
+    "appendOnly": 2, "invariants": 2, "checkConstraints": 3, "changeDataFeed": 4, "generatedColumns": 4,
+    "columnMapping": 5, "identityColumns": 6,
+}  # fmt: skip
+LEGACY_WRITER, LEGACY_MAPPING = 2, 2
 
 READER_FEATURES = frozenset({VECTORS, NTZ, "columnMapping", "vacuumProtocolCheck", "variantType"})
 # Features that may be listed; whether the table uses them is seen from its properties and its columns below.
@@ -34,29 +40,63 @@ COLUMN_METADATA = ("delta.invariants", "delta.generationExpression", "delta.iden
 UNKNOWN_TYPES = frozenset({"variant", "void", "interval"})
 
 
-def protocol_for(columns: pa.Schema) -> dict[str, Any]:
-    """Give the protocol action of a table of ours."""
-    features = [VECTORS, *([NTZ] if any(_has_ntz(field.type) for field in columns) else [])]
-    versions = {"minReaderVersion": READER, "minWriterVersion": WRITER}
-    return {**versions, "readerFeatures": features, "writerFeatures": features}
+def protocol_for(columns: pa.Schema, *, vectors: bool = True) -> dict[str, Any]:
+    """Give the protocol action of a new table of ours: no more than its columns, and vectors where wanted, need."""
+    features = [*([VECTORS] if vectors else []), *_needed(columns)]
+    return _protocol(set(features), set(features))
+
+
+def vectored(protocol: Mapping[str, Any]) -> bool:
+    """Say whether files of the table may have deletion vectors: readers that know none refuse it then."""
+    reader, writer = _listed(protocol)
+    return VECTORS in reader & writer
 
 
 def widened(protocol: Mapping[str, Any], columns: pa.Schema) -> dict[str, Any] | None:
     """Give the protocol with the features that columns need beside those it has; None when it has them."""
-    wanted = protocol_for(columns)["readerFeatures"]
-    if set(wanted) <= set(protocol["readerFeatures"]) & set(protocol["writerFeatures"]):
-        return None
-    both = {name: sorted({*protocol[name], *wanted}) for name in ("readerFeatures", "writerFeatures")}
-    return {**protocol, **both}
+    wanted, (reader, writer) = set(_needed(columns)), _listed(protocol)
+    return None if wanted <= reader & writer else _protocol(reader | wanted, writer | wanted)
+
+
+def changed_storage(protocol: Mapping[str, Any], *, vectors: bool) -> dict[str, Any]:
+    """Give the protocol with deletion vectors, or without them; everything else in it stays."""
+    reader, writer = _listed(protocol)
+    if vectors:
+        return _protocol(reader | {VECTORS}, writer | {VECTORS})
+    return _protocol(reader - {VECTORS}, writer - {VECTORS})
+
+
+def _protocol(reader: set[str], writer: set[str]) -> dict[str, Any]:
+    """Give the lowest protocol that has the features."""
+    if not reader and all(LEGACY.get(name) == LEGACY_WRITER for name in writer):
+        return {"minReaderVersion": 1, "minWriterVersion": LEGACY_WRITER}
+    if not reader:
+        return {"minReaderVersion": 1, "minWriterVersion": WRITER, "writerFeatures": sorted(writer)}
+    versions = {"minReaderVersion": READER, "minWriterVersion": WRITER}
+    return {**versions, "readerFeatures": sorted(reader), "writerFeatures": sorted(writer)}
+
+
+def _listed(protocol: Mapping[str, Any]) -> tuple[set[str], set[str]]:
+    """Give the features for readers and for writers, also those that an old version means without naming them."""
+    version = protocol["minWriterVersion"]
+    reader, writer = set(protocol.get("readerFeatures") or ()), set(protocol.get("writerFeatures") or ())
+    if version < WRITER:
+        writer |= {name for name, since in LEGACY.items() if since <= version}
+    if protocol["minReaderVersion"] == LEGACY_MAPPING:
+        reader.add("columnMapping")
+    return reader, writer
 
 
 def verify_protocol(table: str, protocol: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    """Raise TableRefused when the table asks for something that this writer does not do; lists all of it."""
+    """Raise TableRefused when the table asks for something that this writer does not do; lists all of it.
+
+    A table without deletion vectors is written copy-on-write.
+    """
     problems = [*_features(protocol), *_properties(metadata), *_columns(metadata)]
     if problems:
         raise TableRefused(
-            f"table {table} cannot be written merge-on-read: {'; '.join(problems)}. Drop the feature from the table, "
-            "or set `storage: copy-on-write` in the contract, or move the stream's tables away to build them again."
+            f"table {table} cannot be written: {'; '.join(problems)}. Drop the feature from the table, or move the "
+            "stream's tables away to build them again."
         )
 
 
@@ -75,12 +115,10 @@ def verify_rewritable(table: str, protocol: Mapping[str, Any], metadata: Mapping
 
 def _features(protocol: Mapping[str, Any]) -> Iterator[str]:
     versions = protocol["minReaderVersion"], protocol["minWriterVersion"]
-    if versions != (READER, WRITER):
-        yield f"its protocol is {versions[0]}/{versions[1]}, not {READER}/{WRITER} with the feature {VECTORS}"
+    if versions[0] > READER or versions[1] > WRITER:
+        yield f"its protocol is {versions[0]}/{versions[1]}, this writer knows those up to {READER}/{WRITER}"
         return
-    reader, writer = set(protocol.get("readerFeatures") or ()), set(protocol.get("writerFeatures") or ())
-    if VECTORS not in reader & writer:
-        yield f"it lacks the feature {VECTORS}"
+    reader, writer = _listed(protocol)
     unknown = (reader - READER_FEATURES) | (writer - WRITER_FEATURES)
     if unknown:
         yield f"features that this writer does not know: {', '.join(sorted(unknown))}"
@@ -116,6 +154,10 @@ def _fields(kind: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
         yield from _fields(field["type"], own)
     for inner in ("elementType", "keyType", "valueType"):
         yield from _fields(kind.get(inner), path)
+
+
+def _needed(columns: pa.Schema) -> list[str]:
+    return [NTZ] if any(_has_ntz(field.type) for field in columns) else []
 
 
 def _has_ntz(kind: pa.DataType) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from contracts.model import Storage
 from lakehouse.lake import Lake
 from tests.lakehouse.s3_server import BUCKET, S3Server
 
@@ -31,3 +32,10 @@ def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Lake:
 @pytest.fixture
 def local(tmp_path: Path) -> Lake:
     return Lake.open(str(tmp_path / "lake"))
+
+
+@pytest.fixture(params=list(Storage), ids=str)
+def storage(request: pytest.FixtureRequest) -> Storage:
+    """Give each way in which tables are written whose rows change."""
+    found: Storage = request.param
+    return found

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
 
+from contracts.model import Storage
 from lakehouse.anchor import AnchorState
 from lakehouse.kind import TableKind
 from lakehouse.lake import Lake
@@ -28,9 +29,10 @@ def merge_table(
     partition_by: tuple[str, ...] = (),
     statistics: tuple[str, ...] = ("id",),
     pipeline: str = "p",
+    storage: Storage = Storage.MERGE_ON_READ,
 ) -> MergeTable:
     """Give a table that is open; it is created when it is not there."""
-    table = MergeTable(lake, KIND, TableShape("t", columns, partition_by, statistics, {}), pipeline, {})
+    table = MergeTable(lake, KIND, TableShape("t", columns, partition_by, statistics, {}, storage), pipeline, {})
     if not table.open():
         table.create()
     return table
@@ -64,6 +66,14 @@ class Writer:
         for i in set(remove):
             del self.live[i]
         self.live |= dict(zip(added, found.tolist(), strict=True))
+        if self.table.copies:
+            self._look()
+
+    def _look(self) -> None:
+        """Find the rows that are in new files now."""
+        for number in self.table.files():
+            ids = self.table.scan(number, ["id"])["id"].to_pylist()
+            self.live |= {i: (number << 32) + position for position, i in enumerate(ids)}
 
     def moved(self, old: npt.NDArray[np.int64], new: npt.NDArray[np.int64]) -> None:
         """Follow a compaction."""
@@ -72,8 +82,15 @@ class Writer:
 
 
 def by_deltalake(lake: Lake, columns: str = "id", version: int | None = None) -> list[Any]:
-    """Give a table's rows, sorted, as deltalake reads them; a single column's values bare."""
+    """Give a table's rows, sorted, as deltalake reads them; a single column's values bare.
+
+    A table whose protocol has no vectors is read without any knowledge of them as well.
+    """
     table = DeltaTable(lake.table_uri("t"), version=version, storage_options=dict(lake.storage_options))
+    if "deletionVectors" not in (table.protocol().reader_features or ()):
+        plain = table.to_pyarrow_table()
+        query = QueryBuilder().register("t", table).execute("SELECT id FROM t").read_all()
+        assert sorted(plain["id"].to_pylist()) == sorted(pa.table(query)["id"].to_pylist())
     found = QueryBuilder().register("t", table).execute(f"SELECT {columns} FROM t").read_all()
     return _sorted(tuple(row.values()) for row in pa.table(found).to_pylist())
 

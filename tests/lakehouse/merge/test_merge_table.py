@@ -12,6 +12,7 @@ from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts.model import Storage
 from lakehouse.lake import Lake
 from tests.lakehouse.merge.tables import (
     NOTHING,
@@ -30,15 +31,17 @@ STEPS = st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0.0, 0.1, 0.5, 1
 
 
 @settings(max_examples=10, deadline=None)
-@given(STEPS, st.randoms(use_true_random=False), st.booleans())
+@given(STEPS, st.randoms(use_true_random=False), st.booleans(), st.sampled_from(Storage))
 def test_every_reader_sees_each_version_as_it_was_written(
     steps: list[tuple[int, float]],
     random: Random,
     partitioned: bool,
+    storage: Storage,
 ) -> None:
+    partition_by = ("region",) if partitioned else ()
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake.open(folder)
-        table = merge_table(lake, partition_by=("region",) if partitioned else ())
+        table = merge_table(lake, partition_by=partition_by, storage=storage)
         writer, next_id = Writer(table), 0
         versions: dict[int, list[int]] = {0: []}
         for count, share in steps:
@@ -47,14 +50,14 @@ def test_every_reader_sees_each_version_as_it_was_written(
             next_id += count
             versions[table.version] = sorted(writer.live)
             assert by_deltalake(lake) == by_duckdb(lake) == by_location(table) == sorted(writer.live)
-        fresh = merge_table(lake, partition_by=("region",) if partitioned else ())
+        fresh = merge_table(lake, partition_by=partition_by, storage=storage)
         assert by_location(fresh) == sorted(writer.live)
         for version, live in versions.items():
             assert by_deltalake(lake, version=version) == live
 
 
-def test_a_commit_appends_deletes_and_keeps_the_books(lake: Lake) -> None:
-    table = merge_table(lake)
+def test_a_commit_appends_deletes_and_keeps_the_books(lake: Lake, storage: Storage) -> None:
+    table = merge_table(lake, storage=storage)
     writer = Writer(table)
     writer.apply(range(10))
     writer.apply([10, 11], [3, 4])
@@ -67,14 +70,14 @@ def test_a_commit_appends_deletes_and_keeps_the_books(lake: Lake) -> None:
     assert read.transaction_version("tidegate/p/topic/0/0") == 2
     newest = read.history(1)[0]
     assert newest["operation"] == "MERGE" and newest["tidegate"] == state(2).to_json()
-    again = merge_table(lake)
+    again = merge_table(lake, storage=storage)
     assert (again.version, again.state(), again.table_id) == (2, state(2), table.table_id)
     assert again.progress([("topic", 0)]) == {("topic", 0): 2}
     assert not again.news()
 
 
-def test_rows_come_in_the_order_in_which_they_are_asked_for(lake: Lake) -> None:
-    table = merge_table(lake)
+def test_rows_come_in_the_order_in_which_they_are_asked_for(lake: Lake, storage: Storage) -> None:
+    table = merge_table(lake, storage=storage)
     writer = Writer(table)
     for start in range(0, 50, 10):
         writer.apply(range(start, start + 10))
@@ -106,8 +109,8 @@ def test_a_file_keeps_its_number_and_its_vector_grows(local: Lake) -> None:
     assert sorted(merge_table(local).dead(number) or ()) == [0, 1, 2]
 
 
-def test_a_file_whose_last_row_is_deleted_leaves_the_table(local: Lake) -> None:
-    table = merge_table(local)
+def test_a_file_whose_last_row_is_deleted_leaves_the_table(local: Lake, storage: Storage) -> None:
+    table = merge_table(local, storage=storage)
     writer = Writer(table)
     writer.apply(range(3))
     writer.apply(range(3, 6), [0, 1])
@@ -118,8 +121,8 @@ def test_a_file_whose_last_row_is_deleted_leaves_the_table(local: Lake) -> None:
     assert by_deltalake(local) == by_duckdb(local) == [3, 4, 5]
 
 
-def test_removing_what_is_gone_changes_nothing(local: Lake) -> None:
-    table = merge_table(local)
+def test_removing_what_is_gone_changes_nothing(local: Lake, storage: Storage) -> None:
+    table = merge_table(local, storage=storage)
     writer = Writer(table)
     writer.apply(range(5))
     at = np.array([writer.live[1], writer.live[1]])
@@ -134,21 +137,21 @@ def test_removing_what_is_gone_changes_nothing(local: Lake) -> None:
     assert by_deltalake(local) == by_duckdb(local) == []
 
 
-def test_a_position_that_no_file_has_is_refused_before_anything_is_committed(local: Lake) -> None:
-    table = merge_table(local)
+def test_a_position_that_no_file_has_is_refused_before_anything_is_committed(local: Lake, storage: Storage) -> None:
+    table = merge_table(local, storage=storage)
     Writer(table).apply(range(5))
     with pytest.raises(ValueError, match="no row 5"):
         table.commit(rows([]), np.array([5]), {}, state())
     assert table.version == 1
 
 
-def test_an_empty_table_and_an_empty_commit_are_readable(lake: Lake) -> None:
-    table = merge_table(lake)
+def test_an_empty_table_and_an_empty_commit_are_readable(lake: Lake, storage: Storage) -> None:
+    table = merge_table(lake, storage=storage)
     assert table.version == 0 and table.state() is None and table.progress([("topic", 0)]) == {}
     assert by_deltalake(lake) == by_duckdb(lake) == []
     assert len(table.commit(pa.table({}), NOTHING, {("topic", 0): 7}, state(1))) == 0
     assert by_deltalake(lake) == by_duckdb(lake) == []
-    assert merge_table(lake).progress([("topic", 0)]) == {("topic", 0): 7}
+    assert merge_table(lake, storage=storage).progress([("topic", 0)]) == {("topic", 0): 7}
 
 
 def test_all_vectors_of_a_commit_are_in_one_file(local: Lake) -> None:
@@ -162,8 +165,8 @@ def test_all_vectors_of_a_commit_are_in_one_file(local: Lake) -> None:
     assert next(vector["offset"] for vector in adds) == 1
 
 
-def test_a_million_rows_and_their_deletions(local: Lake) -> None:
-    table = merge_table(local)
+def test_a_million_rows_and_their_deletions(local: Lake, storage: Storage) -> None:
+    table = merge_table(local, storage=storage)
     found = table.commit(rows(range(1_000_000)), NOTHING, {}, state())
     random = np.random.default_rng(3)
     gone = random.choice(1_000_000, 300_000, replace=False)
@@ -175,11 +178,11 @@ def test_a_million_rows_and_their_deletions(local: Lake) -> None:
     assert by_deltalake(local, summary) == by_duckdb(local, summary) == told
 
 
-def test_a_big_append_becomes_several_files(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_big_append_becomes_several_files(local: Lake, storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
     from lakehouse.merge import data_files
 
-    monkeypatch.setattr(data_files.split, "__defaults__", (10_000,))
-    table = merge_table(local)
+    monkeypatch.setattr(data_files, "TARGET_BYTES", 10_000)
+    table = merge_table(local, storage=storage)
     found = table.commit(rows(range(5000)), NOTHING, {}, state())
     assert len(table.files()) > 5
     assert table.rows(found)["id"].to_pylist() == list(range(5000))
