@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -46,21 +46,46 @@ def wrong(encoding: str, table: str) -> dict[str, int]:
 
 def fold(changes: Iterable[Mapping[str, Any]], key: Sequence[str]) -> dict[tuple[Any, ...], Row]:
     """Fold changes (columns of <stream>_changes) by key in order of position; a truncate empties the table."""
+    rows: dict[tuple[Any, ...], Row] = {}
+    for identity, _, row in states(changes, key):
+        rows.pop(identity, None)
+        if row is not None:
+            rows[identity] = row
+    return rows
+
+
+def versions(changes: Iterable[Mapping[str, Any]], key: Sequence[str], names: Sequence[str]) -> int:
+    """Give how many versions the history of the columns has: a row that was only read once more makes none."""
+
+    def says_again(before: Row, row: Row) -> bool:
+        same_change = _position(before) == _position(row) and row["_op"] == before["_op"]
+        return same_change or (row["_op"] == "r" and all(repr(before[n]) == repr(row[n]) for n in names))
+
+    told = ((before, row) for _, before, row in states(changes, key) if row is not None)
+    return sum(before is None or not says_again(before, row) for before, row in told)
+
+
+def states(
+    changes: Iterable[Mapping[str, Any]], key: Sequence[str]
+) -> Iterator[tuple[tuple[Any, ...], Row | None, Row | None]]:
+    """Give each key that a change concerns, by position, with its row before and after; None where there is none."""
     ever: dict[str, Row] = {}  # every row ever seen, for values that a later change did not send
     rows: dict[tuple[Any, ...], Row] = {}
     # At one position a delete comes before the row that continues it under another key.
     for change in sorted(changes, key=lambda c: (_position(c), c["_op"] != "d")):
         if change["_op"] == "t":
+            yield from ((identity, row, None) for identity, row in rows.items())
             rows.clear()
             continue
         identity = tuple(change[name] for name in key)
+        before = rows.pop(identity, None)
         if change["_op"] == "d":
-            rows.pop(identity, None)
+            yield identity, before, None
             continue
-        before = ever.get(change["_previous_key"] or _key_text(change, key), {})
-        row = {**change, **{name: before.get(name) for name in change["_unset"] or ()}}
+        source = ever.get(change["_previous_key"] or _key_text(change, key), {})
+        row = {**change, **{name: source.get(name) for name in change["_unset"] or ()}}
         rows[identity] = ever[_key_text(change, key)] = row
-    return rows
+        yield identity, before, row
 
 
 def differing(encoding: str, table: str, contract: Contract, found: Mapping[tuple[Any, ...], Row]) -> set[str]:

@@ -33,6 +33,7 @@ from tests.corpus_truth import (
     without,
     wrong,
 )
+from tests.corpus_truth import versions as changelog
 from tests.flows.pipeline import Pipeline, accounted
 
 pytestmark = pytest.mark.integration
@@ -170,12 +171,7 @@ def test_history_is_the_changelog_and_its_open_versions_are_current(run: Run) ->
         opened = {tuple(repr(v[n]) for n in names) for v in versions if v["_is_current"]}
         assert opened == {tuple(repr(row[n]) for n in names) for row in run.state(table).values()}, table
         key = [f.name for f in run.contract(table).key]
-        made = {
-            (*(c[n] for n in key), c["_position_major"], c["_position_minor"])
-            for c in run.changes(table)
-            if c["_op"] in ("c", "u", "r")
-        }
-        assert len(versions) == len(made), table
+        assert len(versions) == changelog(run.changes(table), key, names), table
         assert all(v["_valid_to"] is None or v["_valid_from"] <= v["_valid_to"] for v in versions), table
 
 
