@@ -21,15 +21,26 @@ def connect(lake: Lake) -> duckdb.DuckDBPyConnection:
 
     Nothing is downloaded: the extensions come from their Python packages.
     """
+    connection = engine()
+    show(connection, lake)
+    return connection
+
+
+def engine() -> duckdb.DuckDBPyConnection:
+    """Give a DuckDB that reads Delta tables, on local disk and S3; to load that costs half a second of CPU."""
     connection = duckdb.connect(":memory:", config={"autoinstall_known_extensions": "false"})
     for name in ("httpfs", "delta"):
         connection.execute(f"LOAD '{_extension(name)}'")
+    return connection
+
+
+def show(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """Make every table of the lake a view of the same name."""
     if lake.remote:
         _give_secret(connection, lake)
     for table in lake.tables():
         uri = lake.table_uri(table).replace("'", "''")
         connection.execute(f"""CREATE VIEW "{table}" AS SELECT * FROM delta_scan('{uri}')""")
-    return connection
 
 
 def _extension(name: str) -> Path:
@@ -51,7 +62,7 @@ def _give_secret(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
         "USE_SSL": "false" if endpoint.scheme == "http" else None,
     }
     given = ", ".join(f"{name} '{_quoted(value)}'" for name, value in parameters.items() if value)
-    connection.execute(f"CREATE SECRET (TYPE s3, {given})")
+    connection.execute(f"CREATE OR REPLACE SECRET (TYPE s3, {given})")
 
 
 def _quoted(value: str) -> str:

@@ -12,7 +12,6 @@ from deltalake import DeltaTable
 
 from lakehouse.commit import StreamTables
 from lakehouse.lake import Lake
-from lakehouse.read import connect
 from lakehouse.segments import Range, Section, SectionRef, write_segment
 from lakehouse.standing import standings
 from tests.chaos import changes
@@ -21,6 +20,7 @@ from tests.chaos.records import PAYMENTS
 from tests.chaos.test_records import NOW_MS, _as_read, contract_of
 from tests.chaos.verify import verify
 from tests.chaos.writing import WRITERS, avro_schemas
+from tests.reading import reader
 from udfs.keys import KeyRing
 from udfs.refine import refine
 
@@ -89,13 +89,13 @@ def test_the_tables_are_what_the_keys_lived_through(encoding: str, tmp_path: Pat
 def test_one_wrong_row_is_found_by_both_readers(right: Path, tmp_path: Path, table: str, damage: str) -> None:
     lake = Lake.open(str(shutil.copytree(right, tmp_path / "lake")))
     delta = DeltaTable(lake.table_uri(table))
-    place = connect(lake).execute(f"SELECT id, _order_minor FROM delta_scan('{lake.table_uri(table)}')").fetchone()
+    place = reader(lake).execute(f"SELECT id, _order_minor FROM delta_scan('{lake.table_uri(table)}')").fetchone()
     where = "id = {} AND _order_minor = {}".format(*place or ())
     if damage == "lost":
         delta.delete(where)
     else:
         delta.update({"_op": "'r'"}, predicate=where)
     found = "\n".join(faults(lake))
-    for reader in ("DuckDB", "deltalake"):
-        assert f"{table} as {reader} reads it: it lacks 1 rows" in found
-        assert (f"{table} as {reader} reads it: it holds wrongly 1 rows" in found) is (damage == "changed")
+    for who in ("DuckDB", "deltalake"):
+        assert f"{table} as {who} reads it: it lacks 1 rows" in found
+        assert (f"{table} as {who} reads it: it holds wrongly 1 rows" in found) is (damage == "changed")

@@ -54,22 +54,22 @@ def verify(
     """
     found: Counter[str] = Counter()
     faults: list[str] = []
-    connection = connect(lake)
-    for topic in (*FLOWING, *DOOMED):
-        counts = {number: count for (own, number), count in produced.items() if own == topic}
-        if not counts:
-            continue
-        if topic in DOOMED:
-            counts = {0: BEFORE}  # what stands behind the deleted records must not be there
-        connection.execute(SEEN.format(stream=topic.stream))
-        _load_truth(connection, seed, topic, counts)
-        faults += [f"{topic.stream}: {fault}" for fault in _differences(connection)]
-        if topic.debezium:
-            faults += [f"{topic.stream}: {fault}" for fault in state_faults(connection, lake, topic.stream)]
-        standing = standings[topic.stream]
-        faults += [f"{topic.stream}: {fault}" for fault in _counts(connection, counts, standing)]
-        for fate, number in connection.execute("SELECT fate, count(*) FROM truth GROUP BY ALL").fetchall():
-            found[f"{topic.stream} {fate}"] = number
+    with connect(lake) as connection:
+        for topic in (*FLOWING, *DOOMED):
+            counts = {number: count for (own, number), count in produced.items() if own == topic}
+            if not counts:
+                continue
+            if topic in DOOMED:
+                counts = {0: BEFORE}  # what stands behind the deleted records must not be there
+            connection.execute(SEEN.format(stream=topic.stream))
+            _load_truth(connection, seed, topic, counts)
+            faults += [f"{topic.stream}: {fault}" for fault in _differences(connection)]
+            if topic.debezium:
+                faults += [f"{topic.stream}: {fault}" for fault in state_faults(connection, lake, topic.stream)]
+            standing = standings[topic.stream]
+            faults += [f"{topic.stream}: {fault}" for fault in _counts(connection, counts, standing)]
+            for fate, number in connection.execute("SELECT fate, count(*) FROM truth GROUP BY ALL").fetchall():
+                found[f"{topic.stream} {fate}"] = number
     return found, faults + list(_leftovers(lake, standings))
 
 

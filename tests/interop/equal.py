@@ -9,8 +9,8 @@ import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
 
 from lakehouse.lake import Lake
-from lakehouse.read import connect
 from tests.interop.spark import Spark
+from tests.reading import reader
 
 TABLES = ("docs", "docs_history", "docs_changes", "docs_quarantine", "_tidegate/memory/docs")
 
@@ -24,7 +24,7 @@ def by_deltalake(lake: Lake, table: str, version: int | None = None) -> pa.Table
 def by_duckdb(lake: Lake, table: str, version: int | None = None) -> pa.Table:
     """Read a version of a table by DuckDB."""
     at = "" if version is None else f", version => {version}"
-    connection = connect(lake)
+    connection = reader(lake)
     connection.execute("SET TimeZone = 'UTC'")
     return connection.execute(f"SELECT * FROM delta_scan('{lake.table_uri(table)}'{at})").to_arrow_table()
 

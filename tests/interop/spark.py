@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from subprocess import Popen
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -37,18 +39,21 @@ class Spark:
         """Start the session; its files go below the folder."""
         if importlib.util.find_spec("pyspark") is None:
             pytest.fail("pyspark is missing: `make test` installs requirements/spark.lock")
+        from pyspark import java_gateway
         from pyspark.sql import SparkSession
 
         delta = sorted(jars.jars("spark").glob("*.jar"))
         builder = SparkSession.builder.master("local[2]").appName("interop")
         for name, value in SETTINGS.items():
             builder = builder.config(name, value)
-        self.session = (
+        builder = (
             builder.config("spark.jars", ",".join(map(str, delta)))
             .config("spark.local.dir", str(folder / "local"))
             .config("spark.sql.warehouse.dir", str(folder / "warehouse"))
-            .getOrCreate()
         )
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(java_gateway, "Popen", _spawned)
+            self.session = builder.getOrCreate()
         self.session.sparkContext.setLogLevel("OFF")
 
     def read(self, lake: Lake, table: str, version: int | None = None) -> pa.Table:
@@ -70,6 +75,14 @@ class Spark:
         gateway.proc.stdin.close()
         gateway.proc.wait(60)
         SparkContext._gateway = SparkContext._jvm = None
+
+
+def _spawned(command: list[str], *, preexec_fn: object, **rest: Any) -> Popen[bytes]:
+    """Start Spark's Java process without forking this one, which may be too large for that by the end of a test run.
+
+    In a process group of its own Ctrl-C does not reach it, which is what preexec_fn is for.
+    """
+    return Popen(command, process_group=0, **rest)
 
 
 def lost_race(error: Exception) -> bool:

@@ -15,8 +15,8 @@ from lakehouse.anchor import AnchorState
 from lakehouse.kind import TableKind
 from lakehouse.lake import Lake
 from lakehouse.merge.merge_table import MergeTable
-from lakehouse.read import connect
 from lakehouse.shape import TableShape
+from tests.reading import reader
 
 COLUMNS = pa.schema([("id", pa.int64()), ("name", pa.string()), ("region", pa.string())])
 KIND = TableKind("current", "", lambda contract: COLUMNS, lambda batch: True)
@@ -96,7 +96,7 @@ def by_deltalake(lake: Lake, columns: str = "id", version: int | None = None) ->
 
 
 def by_duckdb(lake: Lake, columns: str = "id") -> list[Any]:
-    return _sorted(connect(lake).execute(f"SELECT {columns} FROM t").fetchall())
+    return _sorted(reader(lake).execute(f"SELECT {columns} FROM t").fetchall())
 
 
 def by_location(table: MergeTable, columns: Iterable[str] = ("id",)) -> list[Any]:

@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from contracts.model import Contract, Truncate
 from lakehouse.commit import StreamTables
 from lakehouse.lake import Lake
-from lakehouse.read import connect
 from lakehouse.segments import Range
 from tests.lakehouse.rows import NOW, no_gaps, section, tables, write
 from tests.lakehouse.state.source import TOPIC, Source, contract
+from tests.reading import reader
 
 EXAMPLES = int(os.environ.get("TIDEGATE_LAW_EXAMPLES", "10"))  # hundreds find what ten do not: run them after a change
 LAW = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -99,7 +99,7 @@ def ranges_of(rows: list[dict[str, Any]], prev: dict[tuple[str, int], int]) -> l
 
 def held(lake: Lake, table: str, columns: str, where: str = "true") -> list[tuple[Any, ...]]:
     """Read a table by DuckDB."""
-    return connect(lake).execute(f"SELECT {columns} FROM {table} WHERE {where} ORDER BY ALL").fetchall()
+    return reader(lake).execute(f"SELECT {columns} FROM {table} WHERE {where} ORDER BY ALL").fetchall()
 
 
 def keys(of: Contract) -> str:
