@@ -3,7 +3,7 @@
 An entry is (key, position, location). Entries stand in runs, each sorted by key; a probe asks all runs. Runs of similar
 size are merged, so that a commit costs the same whatever the table's size. Entries of rows that are gone stay: whoever
 asks learns from the table's vectors which rows are alive.
-Memory: 32 bytes an entry, 40 where keys are hashed.
+Memory: 32 bytes an entry, 40 where keys are hashed; beyond a budget in mapped files (lakehouse.merge.index_memory).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from lakehouse.merge.index_memory import SHARED, IndexMemory
 from lakehouse.merge.keys import Ints, Keys, concat_keys
 
 _LOWEST = -(1 << 63)
@@ -62,8 +63,9 @@ class Hits:
 class KeyIndex:
     """Gives the entries of keys. With `versions`, a key has one entry per position; otherwise the newest one counts."""
 
-    def __init__(self, *, versions: bool = False) -> None:
+    def __init__(self, *, versions: bool = False, memory: IndexMemory = SHARED) -> None:
         self._versions = versions
+        self._memory = memory
         self._runs: list[Entries] = []
 
     def __len__(self) -> int:
@@ -78,10 +80,22 @@ class KeyIndex:
         """Add entries; each takes the place of an older one of its key, or with `versions` of its key and position."""
         if not len(entries):
             return
-        self._runs.append(self._in_order(entries.take(np.argsort(entries.keys.low, kind="stable"))))
-        while len(self._runs) > 1 and len(self._runs[-2]) < GROWTH * len(self._runs[-1]):
-            newer, older = self._runs.pop(), self._runs.pop()
-            self._runs.append(self._merged(older, newer))
+        run = entries.take(np.argsort(entries.keys.low, kind="stable"))
+        order = self._order(run.keys, run.major, run.minor)
+        run = run if order is None else run.take(order)
+        if not self._merges_with(run):
+            run = self._placed(run)
+        while self._merges_with(run):
+            run = self._merged(self._runs.pop(), run)
+        self._runs.append(run)
+
+    def _merges_with(self, newer: Entries) -> bool:
+        return bool(self._runs) and len(self._runs[-1]) < GROWTH * len(newer)
+
+    def _placed(self, run: Entries) -> Entries:
+        placed = self._memory.placed
+        check = None if run.keys.check is None else placed(run.keys.check)
+        return Entries(Keys(placed(run.keys.low), check), *map(placed, (run.major, run.minor, run.location)))
 
     def restore(self, runs: Sequence[Entries]) -> None:
         """Take over the runs of a snapshot."""
@@ -125,7 +139,7 @@ class KeyIndex:
         by = (age, entries.minor, entries.major, asked) if self._versions else (age, asked)
         order = np.lexsort(by)
         asked, entries = asked[order], entries.take(order)
-        return Hits(asked, entries).take(_last_of_each(asked, entries, self._versions))
+        return Hits(asked, entries).take(_last_of_each(asked[1:] != asked[:-1], entries, self._versions))
 
     def below(self, major: int, minor: int) -> Entries:
         """Give the entries that count and stand below a position; asks every entry."""
@@ -150,60 +164,72 @@ class KeyIndex:
             whole[of_newer], whole[of_older] = new, old
             return whole
 
-        check = None
+        low, check = woven(older.keys.low, newer.keys.low), None
         if older.keys.check is not None and newer.keys.check is not None:
             check = woven(older.keys.check, newer.keys.check)
-        both = Entries(
-            Keys(woven(older.keys.low, newer.keys.low), check),
-            woven(older.major, newer.major),
-            woven(older.minor, newer.minor),
-            woven(older.location, newer.location),
+        keys, major, minor = Keys(low, check), older.major, older.minor
+        if self._versions:
+            major, minor = woven(older.major, newer.major), woven(older.minor, newer.minor)
+        order = self._order(keys, major, minor)
+        if order is not None:
+            keys = keys.take(order)
+            major, minor = (major[order], minor[order]) if self._versions else (major, minor)
+        keep = _last_of_each(_changes(keys), Entries(keys, major, minor, low), self._versions)
+        chosen: Rows | npt.NDArray[np.bool_] | None = None if keep.all() else keep
+        if order is not None:
+            chosen = order[keep]
+        del keys, major, minor
+
+        def placed(whole: Ints) -> Ints:
+            return self._memory.placed(whole if chosen is None else whole[chosen])
+
+        low, check = placed(low), None if check is None else placed(check)  # one by one: the whole may be large
+        return Entries(
+            Keys(low, check),
+            placed(woven(older.major, newer.major)),
+            placed(woven(older.minor, newer.minor)),
+            placed(woven(older.location, newer.location)),
         )
-        both = self._in_order(both)
-        keep = _last_of_each(_groups(both.keys), both, self._versions)
-        return both if keep.all() else both.take(keep)
 
-    def _in_order(self, run: Entries) -> Entries:
-        """Give a run that is sorted by half of the keys' numbers with each key's entries together and in order.
+    def _order(self, keys: Keys, major: Ints, minor: Ints) -> Rows | None:
+        """Give how entries sorted by half of the keys' numbers stand with each key's together and in order.
 
-        That is by position with `versions`, else from old to new; as a rule they stand so.
+        That is by position with `versions`, else from old to new; None where they stand so, as a rule they do.
         """
-        same = run.keys.low[1:] == run.keys.low[:-1]
+        same = keys.low[1:] == keys.low[:-1]
         wrong = np.zeros(len(same), np.bool_)
         if self._versions:
-            rising = (run.major[1:] == run.major[:-1]) & (run.minor[1:] >= run.minor[:-1])
-            wrong = same & ~(rising | (run.major[1:] > run.major[:-1]))
-        if run.keys.check is not None:
-            wrong |= same & (run.keys.check[1:] != run.keys.check[:-1])
+            rising = (major[1:] == major[:-1]) & (minor[1:] >= minor[:-1])
+            wrong = same & ~(rising | (major[1:] > major[:-1]))
+        if keys.check is not None:
+            wrong |= same & (keys.check[1:] != keys.check[:-1])
         if not wrong.any():
-            return run
+            return None
         group = np.concatenate(([0], np.cumsum(~same)))
         where = np.flatnonzero(np.isin(group, group[1:][wrong]))
-        some = run.take(where)
-        check = np.zeros(len(where), np.int64) if some.keys.check is None else some.keys.check
+        some = keys.take(where)
+        check = np.zeros(len(where), np.int64) if some.check is None else some.check
         age = np.arange(len(where))
-        by = (age, some.minor, some.major) if self._versions else (age,)
-        order = np.arange(len(run))
-        order[where] = where[np.lexsort((*by, check, some.keys.low))]
-        return run.take(order)
+        by = (age, minor[where], major[where]) if self._versions else (age,)
+        order = np.arange(len(keys))
+        order[where] = where[np.lexsort((*by, check, some.low))]
+        return order
 
 
-def _groups(keys: Keys) -> Rows:
-    """Number the keys of a run: equal ones stand together."""
-    new = np.zeros(len(keys), np.intp)
-    new[1:] = keys.low[1:] != keys.low[:-1]
+def _changes(keys: Keys) -> npt.NDArray[np.bool_]:
+    """Mark where the next key is another; equal ones stand together."""
+    new: npt.NDArray[np.bool_] = keys.low[1:] != keys.low[:-1]
     if keys.check is not None:
-        new[1:] |= keys.check[1:] != keys.check[:-1]
-    return np.cumsum(new)
+        new |= keys.check[1:] != keys.check[:-1]
+    return new
 
 
-def _last_of_each(group: Rows, entries: Entries, versions: bool) -> npt.NDArray[np.bool_]:
-    """Mark the last entry of each group, or of each group and position; they stand sorted so."""
-    last = np.ones(len(group), np.bool_)
-    differs = group[1:] != group[:-1]
-    if versions:
-        differs |= (entries.major[1:] != entries.major[:-1]) | (entries.minor[1:] != entries.minor[:-1])
+def _last_of_each(differs: npt.NDArray[np.bool_], entries: Entries, versions: bool) -> npt.NDArray[np.bool_]:
+    """Mark the last entry of each group, or of each group and position; differs: where the next group begins."""
+    last = np.ones(len(differs) + 1, np.bool_)
     last[:-1] = differs
+    if versions:
+        last[:-1] |= (entries.major[1:] != entries.major[:-1]) | (entries.minor[1:] != entries.minor[:-1])
     return last
 
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakehouse.merge.index import Entries, KeyIndex
+from lakehouse.merge.index_memory import IndexMemory
 from lakehouse.merge.keys import Keys, keys_of
 
 Place = tuple[int, int]
@@ -29,7 +30,8 @@ def numbered(values: list[int], hashed: bool) -> Keys:
 @settings(max_examples=200, deadline=None)
 def test_the_index_gives_what_a_dictionary_gives(seed: int, versions: bool, hashed: bool) -> None:
     source = random.Random(seed)
-    index, held = KeyIndex(versions=versions), dict[int, dict[Place, int]]()
+    memory = IndexMemory(source.choice([0, 2_000, 10**9]), small=source.choice([1, 200]))
+    index, held = KeyIndex(versions=versions, memory=memory), dict[int, dict[Place, int]]()
     for _ in range(source.randint(0, 12)):
         count = source.choice([0, 1, 3, 30])
         put: dict[tuple[int, Place], int] = {}
