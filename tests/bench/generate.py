@@ -47,6 +47,7 @@ class Load:
     schema_ids: tuple[int, int] = (0, 0)  # of key and value, for Avro
     seed: int = 1
     keys: int = KEYS  # different customers
+    whole: bool = False  # every topic has all customers, and not its share of them
 
     def create(self) -> None:
         """Create the topics."""
@@ -61,6 +62,8 @@ class Load:
     def places(self, records: Records) -> tuple[list[str], list[int]]:
         """Give topic and partition of each record: all records of a customer go to one partition."""
         place = records.ident % (len(self.topics) * self.partitions)
+        if self.whole:
+            place = records.number % len(self.topics) * self.partitions + records.ident % self.partitions
         topics = pa.array(self.topics).take(pa.array(place // self.partitions)).to_pylist()
         return topics, (place % self.partitions).tolist()
 

@@ -19,11 +19,12 @@ FLINK = ("taskmanager", "python workers")  # what the memory limit is about
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at all processes: monotonic seconds, CPU seconds so far and resident bytes by role."""
+    """One look at all processes: monotonic seconds; by role CPU seconds so far, resident bytes, and those of files."""
 
     at: float
     cpu: Mapping[str, float]
     resident: Mapping[str, int]
+    mapped: Mapping[str, int]  # part of the resident bytes: pages of files, which the page cache can give back
 
 
 @dataclass
@@ -51,6 +52,7 @@ class Processes:
     def _look(self) -> Sample:
         cpu: dict[str, float] = {}
         resident: dict[str, int] = {}
+        mapped: dict[str, int] = {}
         for role, process in self._processes():
             try:
                 times, memory = process.cpu_times(), process.memory_info()
@@ -58,9 +60,10 @@ class Processes:
                 continue
             self._ended[process.pid] = (role, times.user + times.system)
             resident[role] = resident.get(role, 0) + memory.rss
+            mapped[role] = mapped.get(role, 0) + getattr(memory, "shared", 0)
         for role, seconds in self._ended.values():
             cpu[role] = cpu.get(role, 0.0) + seconds
-        return Sample(time.monotonic(), cpu, resident)
+        return Sample(time.monotonic(), cpu, resident, mapped)
 
     def _processes(self) -> list[tuple[str, psutil.Process]]:
         found = [(status.process, status.pid) for status in self.stack.status() if status.pid]
@@ -78,6 +81,10 @@ class Processes:
         roles = {role for sample in self.samples for role in sample.resident}
         peaks = {role: max(sample.resident.get(role, 0) for sample in self.samples) for role in roles}
         return {**peaks, "together": max(self.flink_memory())}
+
+    def anonymous(self, role: str) -> list[int]:
+        """Give the memory (bytes) of a role that no file backs, sample by sample."""
+        return [sample.resident.get(role, 0) - sample.mapped.get(role, 0) for sample in self.samples] or [0]
 
     def flink_memory(self) -> list[int]:
         """Give the memory of TaskManager and workers together, sample by sample."""

@@ -19,6 +19,7 @@ from rich.table import Table
 from jobs.stack.jars import PROJECT, java
 
 DOCUMENT = PROJECT / "docs" / "benchmarks.md"
+GIB = 2**30
 PACKAGES = ("apache-flink", "pyarrow", "deltalake", "polars", "confluent-kafka", "orjson", "fastavro")
 OPENING = """\
 # Benchmarks
@@ -39,6 +40,12 @@ class Section:
     header: tuple[str, ...]
     rows: Sequence[tuple[str, ...]]
     notes: Sequence[str] = ()
+    picture: str | None = None  # an SVG that is written beside the page
+
+    @property
+    def picture_name(self) -> str:
+        """Give the picture's file name."""
+        return f"benchmarks-{self.name}.svg"
 
     def to_markdown(self) -> str:
         """Give the section between its marks."""
@@ -46,7 +53,8 @@ class Section:
         lines = ["| " + " | ".join(row) + " |" for row in table]
         facts = f"{datetime.now(UTC):%Y-%m-%d}, {machine()}"
         notes = [f"\n{note}" for note in self.notes]
-        body = "\n".join([f"## {self.title}", "", *lines, *notes, "", f"*{facts}*"])
+        picture = [] if self.picture is None else ["", f"![{self.title}]({self.picture_name})"]
+        body = "\n".join([f"## {self.title}", "", *lines, *picture, *notes, "", f"*{facts}*"])
         return f"{_begin(self.name)}\n{body}\n{_end(self.name)}"
 
     def show(self, console: Console) -> None:
@@ -85,6 +93,13 @@ def write(section: Section, document: Path = DOCUMENT) -> None:
     old = re.compile(re.escape(_begin(section.name)) + r".*?" + re.escape(_end(section.name)), re.DOTALL)
     text = old.sub(lambda _: made, text) if old.search(text) else f"{text.rstrip()}\n\n{made}\n"
     document.write_text(text, encoding="utf-8")
+    if section.picture is not None:
+        document.with_name(section.picture_name).write_text(section.picture, encoding="utf-8")
+
+
+def rate_text(value: float) -> str:
+    """Give a rate as the tables show it."""
+    return f"{value:,.0f}"
 
 
 def _begin(name: str) -> str:

@@ -5,19 +5,22 @@ from __future__ import annotations
 import dataclasses
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from deltalake import DeltaTable, QueryBuilder
 
 from contracts.columns import OTHERS, QUARANTINE, WITHHELD_META, changes_schema, refined_schema
 from contracts.model import Contract, Encoding
 from lakehouse.commit import StreamTables
 from lakehouse.kind import Batch
 from lakehouse.lake import Lake
+from lakehouse.merge.log import DeltaLog
 from lakehouse.read import connect
 from lakehouse.segments import Range, Section, write_segment
 from lakehouse.state.table import StateTable
@@ -63,7 +66,7 @@ def fill(contract: Contract, folder: Path, count: int) -> None:
     """Fill a stream's state tables with so many rows, before it has any progress."""
     stream = StreamTables(Lake.open(str(folder)), contract, pipeline=PIPELINE, pins=pinned_keys(contract, keys()))
     stream.prepare()
-    tables = [table for table in stream.tables if isinstance(table, StateTable)]
+    tables = _state_tables(stream)
     schema = changes_schema(contract)
     for low in range(0, count, FILLED_BY):
         ids = np.arange(low, min(count, low + FILLED_BY))
@@ -80,29 +83,118 @@ class Costs:
     rows: int
     commits: tuple[float, ...]
     cpu: tuple[float, ...]
-    cold_seconds: float  # of the first commit of a fresh process: the index is made
-    index_bytes: float  # a million keys
-    read_before: float  # seconds to read the table by DuckDB, as it was filled
-    read_after: float  # after the commits
+    cold_seconds: float  # of the first commit of a process that finds no snapshot of the index: it is made
+    restart_seconds: float  # of the first commit of a process that finds one
+    index_bytes: float  # a million keys, of all tables
+    snapshot_bytes: int
 
 
-def costs(count: int, batch: int, commits: int, tables: Sequence[str] = STATE, late: float = 0.0) -> Costs:
-    """Measure commits of random keys on a table of so many rows; a share of the changes is late."""
-    with tempfile.TemporaryDirectory() as home:
-        contract = write_contracts(Path(home) / "c", [("customers", TOPIC)], Encoding.JSON)[0]
+@contextmanager
+def filled(home: Path, count: int, tables: Sequence[str] = STATE) -> Iterator[tuple[Lake, Callable[[], StreamTables]]]:
+    """Give, for the block, a lake with a table of so many rows, and what opens its stream as a new process does."""
+    with tempfile.TemporaryDirectory(dir=home) as folder:
+        contract = write_contracts(Path(folder) / "c", [("customers", TOPIC)], Encoding.JSON)[0]
         contract = dataclasses.replace(contract, tables=tuple(tables))
-        lake = Lake.open(f"{home}/lake")
-        fill(contract, Path(home) / "lake", count)
-        before = _read_seconds(lake)
-        stream = StreamTables(lake, contract, pipeline=PIPELINE, pins=pinned_keys(contract, keys()))
-        found: list[tuple[float, float]] = []
+        lake = Lake.open(f"{folder}/lake")
+        fill(contract, Path(folder) / "lake", count)
+        yield lake, lambda: StreamTables(lake, contract, pipeline=PIPELINE, pins=pinned_keys(contract, keys()))
+
+
+def costs(  # noqa: PLR0917 (one call of the benchmark)
+    home: Path, count: int, batch: int, commits: int, tables: Sequence[str] = STATE, late: float = 0.0
+) -> Costs:
+    """Measure commits of random keys on a table of so many rows; a share of the changes is late."""
+    with filled(home, count, tables) as (lake, opened):
+        stream, found = opened(), []
         for number in range(commits + 1):
-            found.append(_commit(stream, lake, number, count, batch, late))
+            found.append(commit_random(stream, lake, number, count, batch, late))
         wall, cpu = (tuple(one[i] for one in found[1:]) for i in (0, 1))
-        return Costs(count, wall, cpu, found[0][0], _index_bytes(stream) / count * 1e6, before, _read_seconds(lake))
+        held = _index_bytes(stream) / count * 1e6
+        for table in _state_tables(stream):
+            keep_index(table)
+        size = sum(path.stat().st_size for path in Path(lake.uri).rglob("*.idx"))
+        del stream
+        again = commit_random(opened(), lake, commits + 1, count, batch, late)[0]
+        return Costs(count, wall, cpu, found[0][0], again, held, size)
 
 
-def _commit(stream: StreamTables, lake: Lake, number: int, count: int, batch: int, late: float) -> tuple[float, float]:
+@dataclass(frozen=True)
+class Reads:
+    """What it costs to read current: seconds of a query over all rows and of one that asks for one key."""
+
+    moment: str
+    files: int
+    dead: float  # share of all rows
+    duckdb: float
+    duckdb_key: float
+    deltalake: float
+    deltalake_key: float
+
+
+def reads(home: Path, count: int, batch: int, commits: int) -> tuple[list[Reads], float]:
+    """Measure reading a table as filled, after commits without maintenance, and after it; and its seconds."""
+    with filled(home, count) as (lake, opened):
+        stream = opened()
+        stream.prepare()
+        current = _state_tables(stream)[-1]
+        found = [_read(lake, "as filled", current)]
+        for number in range(commits):
+            commit_random(stream, lake, number, count, batch, 0.0)
+        found.append(_read(lake, f"after {commits} commits", current))
+        started = time.perf_counter()
+        current.indexed.maintain(float("inf"))
+        seconds = time.perf_counter() - started
+        return [*found, _read(lake, "after compaction", current)], seconds
+
+
+def standing(lake: Lake, table: str) -> tuple[int, float, int]:
+    """Give a table's live files, the share of its rows that are deleted, and its live rows."""
+    snapshot = DeltaLog(lake, table).load()
+    files = [] if snapshot is None else list(snapshot.files.values())
+    rows, dead = sum(file.rows or 0 for file in files), sum(file.dead for file in files)
+    return len(files), dead / max(rows, 1), rows - dead
+
+
+def read_seconds(lake: Lake, table: str = "customers", where: str = "") -> float:
+    """Give how long DuckDB takes for one query over a table."""
+    with connect(lake) as duck:
+        started = time.perf_counter()
+        duck.execute(f"SELECT count(*), sum(balance), max(_offset) FROM {table} {where}").fetchall()
+        return time.perf_counter() - started
+
+
+def _read(lake: Lake, moment: str, table: StateTable) -> Reads:
+    table.open()
+    files, dead, _ = standing(lake, table.name)
+    one = "WHERE id = 4711"
+    found = [
+        min(read(lake, where=where) for _ in range(3))
+        for read in (read_seconds, _deltalake_seconds)
+        for where in ("", one)
+    ]
+    return Reads(moment, files, dead, *found)
+
+
+def _deltalake_seconds(lake: Lake, where: str = "") -> float:
+    started = time.perf_counter()
+    builder = QueryBuilder().register("customers", DeltaTable(lake.table_uri("customers")))
+    builder.execute(f"SELECT count(*), sum(balance), max(_offset) FROM customers {where}").read_all()
+    return time.perf_counter() - started
+
+
+def keep_index(table: StateTable) -> None:
+    """Have a table's index written beside it, whether it is worth it or not."""
+    kept = table.indexed.kept
+    if kept is not None:
+        kept.unwritten = 1 << 62
+        table.indexed.keep()
+        kept.wait()
+
+
+def commit_random(  # noqa: PLR0917 (one call of the benchmark)
+    stream: StreamTables, lake: Lake, number: int, count: int, batch: int, late: float
+) -> tuple[float, float]:
+    """Commit changes of random keys of a filled table; give the seconds it took, and those of CPU."""
     random = np.random.default_rng(number)
     ids, first = random.integers(0, count, batch), number * batch
     lsn = 100_000_000_000 + first * 10 + np.arange(batch) * 10
@@ -121,14 +213,10 @@ def _commit(stream: StreamTables, lake: Lake, number: int, count: int, batch: in
     return time.perf_counter() - started, time.process_time() - cpu
 
 
+def _state_tables(stream: StreamTables) -> list[StateTable]:
+    return [table for table in stream.tables if isinstance(table, StateTable)]
+
+
 def _index_bytes(stream: StreamTables) -> int:
     """Give the bytes of all key indexes of a stream."""
-    tables = [table for table in stream.tables if isinstance(table, StateTable)]
-    return sum(run.nbytes for table in tables for run in table.stream.tables[table.kind.name].index.runs)
-
-
-def _read_seconds(lake: Lake) -> float:
-    with connect(lake) as duck:
-        started = time.perf_counter()
-        duck.execute("SELECT count(*), sum(balance), max(_offset) FROM customers").fetchall()
-        return time.perf_counter() - started
+    return sum(run.nbytes for table in _state_tables(stream) for run in table.indexed.index.runs)

@@ -13,6 +13,8 @@ import pyarrow as pa
 from deltalake import DeltaTable
 
 Partition = tuple[str, int]  # topic, partition
+Longs = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,17 @@ def latencies(table: Path, since: float = 0.0) -> npt.NDArray[np.float64]:
     result = np.full(len(rows), np.nan)
     for topic, partition in {place for commit in found for place in commit.progress}:
         own = np.flatnonzero((partitions == partition) & (topics == topic))
-        lasts = np.array([c.progress[topic, partition] for c in found if (topic, partition) in c.progress])
-        times = np.array([c.at for c in found if (topic, partition) in c.progress])
-        result[own] = times[np.searchsorted(lasts, offsets[own])] - micros[own]
+        result[own] = waits(found, (topic, partition), offsets[own], micros[own])
     recent: npt.NDArray[np.float64] = result[micros >= since]
     return recent
+
+
+def waits(found: Sequence[Commit], place: Partition, offsets: Longs, since: npt.NDArray[np.float64]) -> Floats:
+    """Give how long rows of one partition waited for their commit, from a time each (seconds since the epoch)."""
+    lasts = np.array([commit.progress[place] for commit in found if place in commit.progress])
+    times = np.array([commit.at for commit in found if place in commit.progress])
+    at = np.searchsorted(lasts, offsets)
+    waited = np.full(len(offsets), np.nan)
+    there = at < len(lasts)
+    waited[there] = times[at[there]] - since[there]
+    return waited
