@@ -30,6 +30,7 @@ from udfs.keys import pinned_keys
 STATE = ("quarantine", "changes", "current")
 WITH_HISTORY = ("quarantine", "changes", "history", "current")
 FILLED_BY = 2_000_000  # rows of one commit
+SECTION = 10_000  # rows of a section
 TOPIC = "bench.customers"
 PIPELINE = "bench"
 Longs = npt.NDArray[np.int64]
@@ -199,15 +200,19 @@ def commit_random(  # noqa: PLR0917 (one call of the benchmark)
     ids, first = random.integers(0, count, batch), number * batch
     lsn = 100_000_000_000 + first * 10 + np.arange(batch) * 10
     lsn = np.where(random.random(batch) < late, 50_000_000_000 + lsn % 1_000_000_000, lsn)
-    made = Section(
-        stream.contract.stream,
-        rows(ids, refined_schema(stream.contract), lsn, first),
-        QUARANTINE.empty_table(),
-        OTHERS.empty_table(),
-        (Range(TOPIC, 0, first - 1 if first else None, first, first + batch - 1, batch),),
-        WITHHELD_META.empty_table(),
-    )
-    refs = write_segment(lake, f"0-{number}", [made])
+    told, refs = rows(ids, refined_schema(stream.contract), lsn, first), []
+    for low in range(0, batch, SECTION):  # as refine writes them
+        part = told.slice(low, SECTION)
+        begin = first + low
+        made = Section(
+            stream.contract.stream,
+            part,
+            QUARANTINE.empty_table(),
+            OTHERS.empty_table(),
+            (Range(TOPIC, 0, begin - 1 if begin else None, begin, begin + len(part) - 1, len(part)),),
+            WITHHELD_META.empty_table(),
+        )
+        refs += write_segment(lake, f"{number}-{low}", [made])
     started, cpu = time.perf_counter(), time.process_time()
     stream.commit(refs, gaps=lambda *_: False, now_ms=1_800_000_000_000)
     return time.perf_counter() - started, time.process_time() - cpu

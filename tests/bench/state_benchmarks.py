@@ -87,7 +87,7 @@ def commit_costs(bench: Bench) -> Section:
     rows: list[tuple[str, ...]] = []
     lines: dict[str, list[tuple[float, float]]] = {}
     for name, (tables, late) in kinds.items():
-        for size in sizes:
+        for size in sizes[: 2 if late else None]:  # filling the largest once more would tell little
             found = state.costs(bench.folder, size, batch, COMMITS, tables, late)
             lines.setdefault(name, []).append((size, float(np.median(found.cpu))))
             rows.append(_cost_row(name, found, lines[name][0][1]))
