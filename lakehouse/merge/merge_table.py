@@ -258,8 +258,9 @@ class MergeTable:
         commit that was not made stay for vacuum.
         """
         layout = self.layout
+        rows = layout.conformed(append)
         with ThreadPoolExecutor(1) as beside:  # the vectors are made and put meanwhile
-            writing = beside.submit(write_files, self._lake, self.name, layout.conformed(append), layout)
+            writing = beside.submit(write_files, self._lake, self.name, rows, layout)
             deleting, vectors = self._copied(remove, layout) if self.copies else self._marked(remove)
         written = writing.result()
         parameters = {"appended": str(len(append)), "removed": str(len(remove))}
@@ -269,6 +270,8 @@ class MergeTable:
         if state is not None:
             self._tail.wrote(self.version, state)
         self._checkpoint()
+        for file in written:
+            self._reader.keep(file.path, rows if len(written) == 1 else rows.take(pa.array(file.taken)))
         return self._locations(written, len(append))
 
     def rewrite(self, numbers: Sequence[int], *, operation: str = "OPTIMIZE") -> tuple[Ints, Ints]:

@@ -23,7 +23,7 @@ from lakehouse.state.floors import Floors, above_floors, locations_below
 from lakehouse.state.indexed import FLAGS, REMEMBERS, Change, IndexedTable
 from lakehouse.state.known import Known, gather_known
 from lakehouse.state.memo import write_memo
-from lakehouse.state.settling import Sources, memo_of, shaped, unchanged
+from lakehouse.state.settling import Sources, memo_of, shaped, taken, unchanged
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,8 @@ class Current:
         """Give rows of current that events say whole."""
         count = len(where)
         ranks = {"_order_major": events.major[where], "_order_minor": events.minor[where]}
-        plain = {"_stale": pa.repeat(False, count), "_deleted": pa.repeat(False, count)}
-        return shaped(events.rows.take(pa.array(where)), self._schema, {**ranks, **plain})
+        told = {**ranks, "_stale": pa.repeat(False, count), "_deleted": pa.repeat(False, count)}
+        return shaped(taken(events.rows, where, self._schema, told), self._schema, told)
 
     def _plain_records(self, events: Events, where: Rows, now_us: int) -> pa.Table:
         """Give records of deletes after which nobody asks for the row's values."""

@@ -23,7 +23,7 @@ from lakehouse.state.floors import Floors, above_floors, clipped, locations_belo
 from lakehouse.state.indexed import CLOSED, FLAGS, REMEMBERS, Change, IndexedTable
 from lakehouse.state.known import Known, gather_known
 from lakehouse.state.memo import write_memo
-from lakehouse.state.settling import Sources, memo_of, shaped, unchanged
+from lakehouse.state.settling import Sources, memo_of, shaped, taken, unchanged
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,8 @@ class History:
         return Change(pa.concat_tables(parts), np.concatenate(removed))
 
     def _change(self, events: Events, floors: Floors) -> Change:
-        events = events.take(np.flatnonzero(events.what != NOTE))  # what waits in quarantine is no version
+        if (events.what == NOTE).any():  # what waits in quarantine is no version
+            events = events.take(np.flatnonzero(events.what != NOTE))
         groups = self._groups(events)
         if floors:  # a version that a truncate ended may end earlier
             late = ~above_floors(events.rows["_topic"], events.major, events.minor, floors)
@@ -123,6 +124,7 @@ class History:
         end = self._ends(events.rows["_topic"].take(pa.array(order[alive])), position, alive, follows, times, floors)
         made = self._versions(events, order[alive], times.filter(pa.array(alive)), end)
         closing = np.flatnonzero(first & (groups.open[group] != NONE))
+        closing = closing[np.argsort(groups.open[group[closing]] & ~FLAGS, kind="stable")]  # as they are read
         stored = groups.open[group[closing]]
         rows = self.history.rows(stored)
         begun = np.stack([rows["_order_major"].to_numpy(), rows["_order_minor"].to_numpy()], axis=1)
@@ -151,7 +153,7 @@ class History:
             "_order_major": events.major[where],
             "_order_minor": events.minor[where],
         }
-        return shaped(events.rows.take(pa.array(where)), self._schema, told)
+        return shaped(taken(events.rows, where, self._schema, told), self._schema, told)
 
     def _closed(self, rows: pa.Table, end: pa.Array) -> pa.Table:
         return shaped(rows, self._schema, {"_valid_to": end, "_is_current": pa.repeat(False, len(rows))})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -44,6 +44,18 @@ def memo_of(c: Candidates, known: Known, where: Rows, stale: Ints, sources: Sour
         older[name] = (rows.astype(np.int64), c.major[source], c.minor[source], link[source])
     texts = known.link_texts.take(pa.array(np.maximum(from_text, 0), mask=from_text < 0))
     return Memo.of(stale, texts, gather(older))
+
+
+def taken(rows: pa.Table, where: Rows, schema: pa.Schema, told: Container[str] = ()) -> pa.Table:
+    """Give rows at places, with those of a table's columns that they have and that are not told otherwise."""
+    names = [name for name in schema.names if name in rows.column_names and name not in told]
+    at = pa.array(where)
+
+    def column(name: str) -> pa.ChunkedArray | pa.Array:
+        whole = rows[name]
+        return pa.nulls(len(where), whole.type) if whole.null_count == len(whole) else whole.take(at)
+
+    return pa.table([column(name) for name in names], pa.schema([rows.schema.field(name) for name in names]))
 
 
 def shaped(rows: pa.Table, schema: pa.Schema, told: Mapping[str, object]) -> pa.Table:
