@@ -169,6 +169,7 @@ class History:
             groups.keys.take(groups.complex),
             (self.history, self.memory),
             self._columns,
+            [time for own in floors.values() for _, _, time in own if time is not None],
         )
         c = known.candidates
         sources = {name: c.sources(name, known.links) for name in self._columns}

@@ -6,7 +6,7 @@ key may have to go on to the key after. Such keys are gathered too, as far as th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,9 +17,9 @@ import pyarrow.compute as pc
 from contracts.columns import own_schema
 from contracts.model import Contract
 from contracts.types import MICROS_UTC
-from lakehouse.groups import NONE, Flags, Ints
+from lakehouse.groups import NONE, Flags, Ints, int64s
 from lakehouse.merge.keys import Keys, concat_keys, keys_of
-from lakehouse.order import KEY_CHANGE
+from lakehouse.order import HALVES, KEY_CHANGE
 from lakehouse.state.candidates import NEW, Candidates, Rows
 from lakehouse.state.columns import CURRENT_META
 from lakehouse.state.events import ALIVE, CELL, DEAD, Events, held, parsed_keys, unset_of
@@ -118,10 +118,12 @@ def gather_known(
     keys: Keys,
     tables: tuple[IndexedTable, IndexedTable],
     columns: Sequence[str],
+    told: Collection[int] = (),
 ) -> Known:
     """Give what is known of keys.
 
-    events: what a batch says of them; group: the key of each event; tables: current, and the memory of deletes.
+    events: what a batch says of them; group: the key of each event; tables: current or history, and the memory of
+    deletes; told: when the truncates were that are known (us).
     """
     current, memory = tables
     gathering = _Gathering(contract, columns, keys)
@@ -142,7 +144,51 @@ def gather_known(
         first = len(gathering.keys)
         frontier = gathering.add_keys(further) if columns else keys.take(slice(0, 0))
         further = []
+    known = _known(gathering)
+    forgotten = _forgotten(known.candidates, told)
+    if not len(forgotten):
+        return known
+    gathering.parts.append(forgotten)
     return _known(gathering)
+
+
+def _forgotten(c: Candidates, told: Collection[int]) -> _Part:
+    """Give the ends of versions of which no record is left: deletes that the memory forgot, truncates before the kept.
+
+    Such a version stands closed, at a time before the next thing that is stored of its key begins. Its end comes after
+    all that happened before that time.
+    """
+    order = c.order[c.counts[c.order]]
+    group, at, stored = c.group[order], np.arange(len(order)), c.location[order] != NEW
+    times = int64s(pc.coalesce(c.rows["_source_time"], c.rows["_event_time"]).cast(pa.int64()))[order]
+    ends = int64s(c.rows["_valid_to"].cast(pa.int64()))[order]
+    known = at[stored]
+    lone = np.append(group[known][1:] != group[known][:-1], True)[: len(known)]
+    follower = np.append(known[1:], 0)[: len(known)]
+    same = ~lone & (c.what[order][follower] == ALIVE) & (c.location[order][follower] == c.location[order][known])
+    lacks = (ends[known] != NONE) & (lone | (times[follower] > ends[known])) & ~same
+    lacks &= (c.what[order][known] == ALIVE) & ~np.isin(ends[known], list(told))
+    open_end = np.zeros(len(order), np.bool_)
+    open_end[known[lacks]] = True
+    before = np.maximum.accumulate(np.where(stored, at, -1))  # the last that is stored, for each
+    inside = (before >= 0) & (group == group[before]) & open_end[before] & ((before == at) | (times < ends[before]))
+    place = np.full(len(order), -1, np.intp)
+    np.maximum.at(place, before[inside], at[inside])
+    versions = np.flatnonzero(open_end)
+    last, count = order[place[versions]], len(versions)
+    rows = c.rows.take(pa.array(order[versions]))
+    moment = rows.schema.get_field_index("_source_time")
+    return _Part(
+        rows.set_column(moment, rows.schema.field(moment), rows["_valid_to"].cast(rows.schema.field(moment).type)),
+        c.group[last],
+        c.major[last],
+        c.minor[last] | (HALVES - 1),
+        np.full(count, DEAD, np.int8),
+        np.full(count, NEW, np.int64),
+        {},
+        pa.nulls(count, pa.string()),
+        np.zeros(count, np.bool_),
+    )
 
 
 def _ties(events: Events) -> list[str]:
