@@ -22,7 +22,8 @@ from lakehouse.order import rank
 from lakehouse.state.columns import key_names
 from lakehouse.state.events import DEAD, Events
 from lakehouse.state.floors import locations_below
-from lakehouse.state.indexed import FLAGS, IndexedTable
+from lakehouse.state.indexed import FLAGS, REMEMBERS, IndexedTable
+from lakehouse.state.memo import read_memo
 
 
 class StreamState(Protocol):
@@ -65,7 +66,7 @@ def observed(
     column = batch.rows["_snapshot"] if len(batch.rows) else pa.chunked_array([pa.array([], pa.string())])
     if contract.state.vanished is Vanished.OFF or column.null_count == len(column):
         return snapshots
-    read = pc.and_(pc.is_null(batch.rows["_position_major"]), pc.fill_null(pc.not_equal(column, "incremental"), False))
+    read = pc.and_(pc.equal(batch.rows["_op"], "r"), pc.fill_null(pc.not_equal(column, "incremental"), False))
     rows = batch.rows.filter(read)
     if not len(rows):
         return snapshots
@@ -113,8 +114,17 @@ def complete(snapshot: Snapshot, topic: str, progress: Mapping[Partition, int]) 
 
 
 def vanished(table: IndexedTable, topic: str, floor: Floor) -> Ints:
-    """Give where the rows of current lie that a complete snapshot (its floor) does not hold; asks every entry."""
-    locations = locations_below(table, topic, floor) & ~FLAGS
+    """Give where the rows of current lie that a complete snapshot (its floor) does not hold; asks every entry.
+
+    A row of which the snapshot's own waits in quarantine, or a newer change, is there.
+    """
+    found = locations_below(table, topic, floor)
+    waiting = found[(found & REMEMBERS) != 0]
+    if len(waiting):
+        major, minor = read_memo(table.rows(waiting, ["_memo"])["_memo"]).stale
+        there = (major > floor[0]) | ((major == floor[0]) & (minor >= floor[1]))
+        found = np.setdiff1d(found, waiting[there])
+    locations: Ints = found & ~FLAGS
     if "_deleted" in table.table.shape.columns.names:
         kept = table.rows(locations, ["_deleted"])["_deleted"]
         locations = locations[~kept.to_numpy()]

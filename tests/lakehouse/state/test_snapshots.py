@@ -11,6 +11,7 @@ from contracts.model import Vanished
 from lakehouse.commit import StreamTables
 from lakehouse.identity import TopicIdentity
 from lakehouse.lake import Lake
+from lakehouse.segments import Range
 from tests.lakehouse.rows import NOW, no_gaps, section, tables, write
 from tests.lakehouse.state.source import TOPIC, contract
 from tests.lakehouse.state.test_state_laws import held
@@ -53,6 +54,28 @@ def followed(lake: Lake, policy: Vanished, share: float = 0.5) -> StreamTables:
     assert held(lake, "docs", "id") == [(n,) for n in range(6)]  # partition 0 has not reached its end
     commit(stream, lake, [change(8, 0, 310)], NOW + 3_000)
     return stream
+
+
+def test_a_row_whose_snapshot_waits_in_quarantine_has_not_vanished(local: Lake) -> None:
+    stream = tables(local, contract(vanished=Vanished.DELETE, vanished_share=0.9))
+    commit(stream, local, [change(n, n, 10 + n) for n in range(3)], NOW)
+    refused = read(3, 0, 100) | {"_kind": "rejected"}
+    kept, ranges = [read(4, 1, 100, word="last")], [Range(TOPIC, 0, 2, 3, 4, 2)]
+    made = section(kept, of=stream.contract, ranges=ranges, withheld=[refused])
+    stream.commit(write(local, made), gaps=no_gaps, now_ms=NOW + 1)
+    commit(stream, local, [change(5, 1, 300)], NOW + 2_000, {0: 6})
+    commit(stream, local, [change(6, 1, 310)], NOW + 3_000)
+    assert held(local, "docs", "id, _stale") == [(0, True), (1, False)]
+
+
+def test_snapshots_of_a_database_with_files_are_compared_too(local: Lake) -> None:
+    stream = tables(local, contract(vanished=Vanished.DELETE, vanished_share=0.9))
+    commit(stream, local, [change(n, n, 10 + n) for n in range(3)], NOW)
+    placed = {"_position_major": 100}  # the number of a binlog file
+    commit(stream, local, [read(3, 0, 7) | placed, read(4, 1, 7, word="last") | placed], NOW + 1)
+    commit(stream, local, [change(5, 1, 300)], NOW + 2_000, {0: 6})
+    commit(stream, local, [change(6, 1, 310)], NOW + 3_000)
+    assert held(local, "docs", "id") == [(0,), (1,)]
 
 
 def snapshot_of(stream: StreamTables) -> dict[str, Any]:
