@@ -236,7 +236,9 @@ class _Reader:
             self.into.counted.append((int(self.row[index]), self._kind(record)))
             return None
         self._note_unknown(index, record)
-        whole, wrong = shaped(record, self.shape.schema, _IMAGES if self.shape.envelope else (), _LENIENT)
+        # What a row was before an update is asked for its key only, and nobody is refused for it.
+        unasked = () if record.get("op") == "d" else _IMAGES[:1]
+        whole, wrong = shaped(record, self.shape.schema, _IMAGES if self.shape.envelope else (), _LENIENT, unasked)
         # Such a record is refused, but what else it says can be read: its key above all.
         self.into.refusals += [wrong_type(int(self.row[index]), name) for name in wrong]
         return whole

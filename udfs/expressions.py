@@ -51,7 +51,7 @@ def row_types(contract: Contract) -> dict[str, pa.DataType]:
 def keep_matching(changes: Changes, contract: Contract) -> tuple[Changes, pa.Array]:
     """Keep the rows for which the contract's filter is true; gives the raw rows of the others too (int64).
 
-    A row for which the filter cannot be evaluated is kept with the violation UNDECIDED.
+    A row for which the filter cannot be evaluated is kept with the violation UNDECIDED, a delete without.
     """
     expression = _planned(contract).filter
     if expression is None or not len(changes):
@@ -62,7 +62,8 @@ def keep_matching(changes: Changes, contract: Contract) -> tuple[Changes, pa.Arr
     matching = _true(found.values)
     if found.failed is not None:
         matching = pc.or_(matching, found.failed)
-        changes = replace(changes, violations={**changes.violations, UNDECIDED: found.failed})
+        undecided = pc.and_not(found.failed, pc.is_in(flat(changes.table["_op"]), value_set=KEY_ONLY))
+        changes = replace(changes, violations={**changes.violations, UNDECIDED: undecided})
     if decided is not None:
         matching = pc.or_(matching, pc.invert(decided))
     if matching.true_count == len(changes):

@@ -42,15 +42,19 @@ def parse(value: bytes, exact: bool) -> dict[str, Json] | None:
 
 
 def shaped(
-    record: dict[str, Json], schema: pa.Schema, images: Collection[str] = (), lenient: Collection[str] = ()
+    record: dict[str, Json],
+    schema: pa.Schema,
+    images: Collection[str] = (),
+    lenient: Collection[str] = (),
+    unasked: Collection[str] = (),
 ) -> tuple[dict[str, Json], list[str]]:
     """Bring a record into the types of a schema; gives the columns whose value is of another type, too, left null.
 
-    Columns stand at the top level, or in the structs named `images`. In `lenient` fields any value may be left null.
-    Raises NotReadable when an image is no struct.
+    Columns stand at the top level, or in the structs named `images`; those of `unasked` images are not given. In
+    `lenient` fields any value may be left null. Raises NotReadable when an image is no struct.
     """
     wrong: dict[str, None] = {}
-    whole = {f.name: _image(record.get(f.name), f, images, lenient, wrong) for f in schema}
+    whole = {f.name: _image(record.get(f.name), f, images, lenient, {} if f.name in unasked else wrong) for f in schema}
     return whole, list(wrong)
 
 

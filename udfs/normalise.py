@@ -22,6 +22,8 @@ from udfs.plans import Plan, plan_of
 from udfs.rows import Rows, rows_of
 from udfs.slices import Ints
 
+_KEY_ONLY = pa.array(["d", "t"])
+
 
 def normalise(records: pa.Table, contract: Contract, schemas: SchemaSource, now_ms: int) -> Normalised:
     """Give the change events among the raw records (columns: RECORDS) of one contract's topics.
@@ -34,7 +36,7 @@ def normalise(records: pa.Table, contract: Contract, schemas: SchemaSource, now_
     told = Kinds(len(records))
     decoded = _decode(_column(records, "value"), plan, schemas, told)
     parts = [rows_of(piece, records, plan, schemas, now_ms) for piece in decoded.pieces]
-    refusals = [*decoded.refusals, *_refusals(parts, contract)]
+    refusals = _but_of_deletes([*decoded.refusals, *_refusals(parts, contract)], parts, contract)
     told.set([r.row for r in refusals], kinds.REJECTED)
     for kind, group in groupby(sorted(decoded.counted, key=lambda c: c[1]), key=lambda c: c[1]):
         told.set([row for row, _ in group], kind)
@@ -76,6 +78,21 @@ def _refusals(parts: Sequence[Rows], contract: Contract) -> list[Refusal]:
                 bad = np.flatnonzero(slices.mask_of(pc.not_equal(flags, NOT_SENT)))
                 refusals += [Refusal(int(part.row[i]), "normalise", f"unrepresentable:{name}", reason) for i in bad]
     return refusals
+
+
+def _but_of_deletes(refusals: Sequence[Refusal], parts: Sequence[Rows], contract: Contract) -> list[Refusal]:
+    """Leave out what is wrong with a delete, or a truncate, beside its key: nothing else may keep a deleted row."""
+    if not refusals:
+        return []
+    gone = set(_rows_of(parts, _KEY_ONLY).tolist())
+    keys = {name for field in contract.key for name in (field.name, field.source, *field.aliases)}
+    return [r for r in refusals if r.row not in gone or r.stage == "decode" or r.rule.partition(":")[2] in keys]
+
+
+def _rows_of(parts: Sequence[Rows], ops: pa.Array) -> Ints:
+    """Give the raw rows that have one of some ops."""
+    found = [part.row[slices.mask_of(pc.is_in(_column(part.table, "_op"), value_set=ops))] for part in parts]
+    return np.concatenate(found) if found else np.zeros(0, np.int64)
 
 
 def _found(parts: Sequence[Rows]) -> Sequence[Refusal]:
