@@ -2,7 +2,8 @@
 
 The state is one JSON object in the commit's metadata (key `tidegate`), repeated in every commit, so that one read of
 the log's tail finds it. A partition is an array: [epoch, begins, highest event time, highest position's major and
-minor (doubled, as lakehouse.resent composes it), when it was last active, end offset]; times in ms since the epoch.
+minor (doubled, as lakehouse.resent composes it), when it was last active, end offset,
+LSN of the newest initial snapshot]; times in ms since the epoch.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ class PartitionState:
     minor: int | None = None
     active: int | None = None
     end: int | None = None
+    snapshot: int | None = None  # LSN of the newest initial snapshot
 
     def to_list(self) -> list[int | None]:
         """Give the values in the order of the array."""
-        return [self.epoch, self.begins, self.event_time, self.major, self.minor, self.active, self.end]
+        return [self.epoch, self.begins, self.event_time, self.major, self.minor, self.active, self.end, self.snapshot]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ A change's rank is a pair of int64 that compares as a pair:
 - half is 1 for the create of a key change, which shares its position with the delete of the old key, and 2 for a row of
   an incremental snapshot, which says what the row was after the newest change before it.
 - A row of an initial snapshot has no major: it ranks before every change that was committed after the snapshot,
-  as (its LSN, 0). A streamed change without a major (the first transaction of a connector) has its own LSN as major.
+  as (its LSN, 0). A streamed change without a major (the first transaction of a connector) has its own LSN as major,
+  or that of the snapshot before it: it may have been written before the snapshot was taken, and committed after.
 - A row without any position takes the highest one that its partition brought before.
 - The epoch counts the lives of a topic: after a restored database positions begin again, its changes go to a topic made
   again, and the new epoch ranks above all of the old one.
@@ -18,7 +19,7 @@ A change's rank is a pair of int64 that compares as a pair:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -31,22 +32,58 @@ HALVES = 4
 KEY_CHANGE, BESIDE_THE_LOG = 1, 2
 LOWEST = -(1 << 62)  # below every rank
 
+# Partition -> the offset at which an initial snapshot's rows begin, and the snapshot's LSN; for each of its snapshots.
+Begun = Mapping[Partition, Sequence[tuple[int, int]]]
+NOTHING_BEGUN: Begun = {}
 
-def rank(rows: pa.Table, epochs: Mapping[str, int], highest: Mapping[Partition, tuple[int, int]]) -> tuple[Ints, Ints]:
+
+def rank(
+    rows: pa.Table,
+    epochs: Mapping[str, int],
+    highest: Mapping[Partition, tuple[int, int]],
+    begun: Begun = NOTHING_BEGUN,
+) -> tuple[Ints, Ints]:
     """Give the ranks of rows that have positions, _snapshot, _previous_key and Kafka coordinates.
 
-    highest: each partition's highest position (major, minor as the source says) before these rows.
+    highest: each partition's highest position (major, minor as the source says) before these rows; begun: the snapshots
+    before and among them.
     """
-    major, minor = int64s(rows["_position_major"]), int64s(rows["_position_minor"])
+    major, minor = int64s(rows["_position_major"]).copy(), int64s(rows["_position_minor"])
     snapshot = rows["_snapshot"]
     beside = _beside_the_log(snapshot)
     read = np.zeros(len(rows), np.bool_) if snapshot.null_count == len(rows) else _held(snapshot) & ~beside
+    first = (major == NONE) & (minor != NONE) & ~read & ~beside
+    if begun and first.any():
+        major[first] = np.maximum(minor[first], _snapshot_before(rows.filter(pa.array(first)), begun))
     major, minor = _completed(rows, major, minor, highest)
     initial = read & (major == NONE)
     half = np.where(_held(rows["_previous_key"]), KEY_CHANGE, 0) + np.where(beside, BESIDE_THE_LOG, 0)
     ranked = np.where(initial, 0, minor * HALVES + half)
     major = np.where(major == NONE, minor, major)
     return major + _epochs(rows, epochs), ranked
+
+
+def begun_in(rows: pa.Table) -> dict[Partition, list[tuple[int, int]]]:
+    """Give the initial snapshots of which rows are among these, by partition."""
+    snapshot = rows["_snapshot"]
+    if snapshot.null_count == len(snapshot):
+        return {}
+    read = pc.and_(pc.is_null(rows["_position_major"]), pc.fill_null(pc.not_equal(snapshot, "incremental"), False))
+    by = ["_topic", "_partition", "_position_minor"]
+    found = rows.filter(read).select([*by, "_offset"]).group_by(by).aggregate([("_offset", "min")])
+    begun: dict[Partition, list[tuple[int, int]]] = {}
+    for row in found.filter(pc.is_valid(found["_position_minor"])).to_pylist():
+        begun.setdefault((row["_topic"], row["_partition"]), []).append((row["_offset_min"], row["_position_minor"]))
+    return begun
+
+
+def _snapshot_before(rows: pa.Table, begun: Begun) -> Ints:
+    """Give per row the LSN of the newest snapshot before it in its partition, NONE where there is none. For few rows."""
+    places = zip(*(rows[name].to_pylist() for name in ("_topic", "_partition", "_offset")), strict=True)
+    return np.array(
+        [max((lsn for at, lsn in begun.get((t, p), ()) if at < offset), default=NONE) for t, p, offset in places],
+        np.int64,
+    )
 
 
 def _completed(

@@ -16,6 +16,7 @@ from lakehouse.anchor import AnchorState, PartitionState
 from lakehouse.batches import Loaded, counts_of
 from lakehouse.groups import NONE, Flags, Groups, Ints, Partition, group_rows, int64s
 from lakehouse.kind import Batch
+from lakehouse.order import Begun, begun_in
 from lakehouse.resent import compose_minor, judge_resent
 from lakehouse.watermark import Lateness, Seen, judge_lateness
 
@@ -47,9 +48,11 @@ def judge(contract: Contract, loaded: Loaded, state: AnchorState, epochs: Mappin
     rows = loaded.rows
     for field, column in zip(COMMITTED_META, columns, strict=True):
         rows = rows.append_column(field, pa.chunked_array([column], field.type))
-    after = _after(before, lateness.seen, positions)
+    begun = _snapshots(before, begun_in(loaded.rows))
+    after = _after(before, lateness.seen, positions, begun)
     highest = {p: (s.major, s.minor // 2) for p, s in before.items() if s.major is not None and s.minor is not None}
-    return Judged(Batch(rows, loaded.rejects, loaded.withheld, highest), counts, lateness.seen.watermark, after)
+    batch = Batch(rows, loaded.rejects, loaded.withheld, highest, begun)
+    return Judged(batch, counts, lateness.seen.watermark, after)
 
 
 def _begun(loaded: Loaded, state: AnchorState, epochs: Mapping[str, int]) -> dict[Partition, PartitionState]:
@@ -60,6 +63,12 @@ def _begun(loaded: Loaded, state: AnchorState, epochs: Mapping[str, int]) -> dic
         if partition not in partitions or partitions[partition].epoch != epoch:
             partitions[partition] = PartitionState(epoch, first)
     return partitions
+
+
+def _snapshots(partitions: Mapping[Partition, PartitionState], new: Begun) -> Begun:
+    """Give the initial snapshots of partitions: the newest before the batch, and those in it."""
+    before = {p: [(s.begins - 1, s.snapshot)] for p, s in partitions.items() if s.snapshot is not None}
+    return {p: [*before.get(p, ()), *new.get(p, ())] for p in before.keys() | new.keys()}
 
 
 def _seen(partitions: Mapping[Partition, PartitionState], watermark_ms: int | None) -> Seen:
@@ -116,7 +125,10 @@ def _epoch_column(loaded: Loaded, epochs: Mapping[str, int]) -> pa.Array:
 
 
 def _after(
-    before: Mapping[Partition, PartitionState], seen: Seen, positions: Mapping[Partition, tuple[int, int]]
+    before: Mapping[Partition, PartitionState],
+    seen: Seen,
+    positions: Mapping[Partition, tuple[int, int]],
+    begun: Begun,
 ) -> dict[Partition, PartitionState]:
     def known(value: int) -> int | None:
         return None if value == NONE else value
@@ -132,5 +144,6 @@ def _after(
             known(minor),
             seen.active.get(partition),
             state.end,
+            max((lsn for _, lsn in begun.get(partition, ())), default=None),
         )
     return after

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,8 +11,10 @@ from deltalake import DeltaTable
 
 from contracts.columns import QUARANTINE, WITHHELD_META, withheld_schema
 from contracts.model import Action, Contract
+from lakehouse.groups import Partition
 from lakehouse.kind import Batch, Floor
 from lakehouse.lake import Lake
+from lakehouse.order import Begun, begun_in
 from lakehouse.state.events import parsed_keys
 from lakehouse.state.floors import Floors, merged, raised
 from lakehouse.state.table import StateTable
@@ -42,15 +45,17 @@ def build(
     decide. The tables have no progress yet afterwards.
     """
     floors: dict[str, tuple[Floor, ...]] = {}
+    begun = _begun(lake, changes)
     for rows in _batches(lake, changes):
-        batch = Batch(rows, QUARANTINE.empty_table())
+        batch = Batch(rows, QUARANTINE.empty_table(), begun=begun)
         new = raised(contract, batch, epochs)
         floors = merged(floors, new)
-        _fill(tables, Batch(rows, batch.rejects, floors=floors, raised=merged({}, new)))
+        _fill(tables, replace(batch, floors=floors, raised=merged({}, new)))
     for rejects in _batches(lake, quarantine):
         waits = _waiting(rejects, contract)
         if len(waits):
-            _fill(tables, Batch(_nothing(lake, changes), QUARANTINE.empty_table(), waits, floors=floors))
+            none = Batch(_nothing(lake, changes), QUARANTINE.empty_table(), waits, begun=begun, floors=floors)
+            _fill(tables, none)
     return floors
 
 
@@ -60,12 +65,23 @@ def _fill(tables: Sequence[StateTable], batch: Batch) -> None:
         table.fill(batch)
 
 
-def _batches(lake: Lake, table: str) -> Iterator[pa.Table]:
+def _begun(lake: Lake, changes: str) -> Begun:
+    """Give the initial snapshots that the changes hold: rows come in no order, but must be ranked by them."""
+    begun: dict[Partition, list[tuple[int, int]]] = {}
+    columns = ["_snapshot", "_position_major", "_position_minor", "_topic", "_partition", "_offset"]
+    for rows in _batches(lake, changes, columns):
+        for partition, own in begun_in(rows).items():
+            lowest = {lsn: at for at, lsn in sorted([*begun.get(partition, ()), *own], reverse=True)}
+            begun[partition] = [(at, lsn) for lsn, at in lowest.items()]
+    return begun
+
+
+def _batches(lake: Lake, table: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Give the rows of an append-only table in tables of bounded size."""
     with lake.explained(f"read table {table}"):
         held = DeltaTable(lake.table_uri(table), storage_options=dict(lake.storage_options)).to_pyarrow_dataset()
         gathered: list[pa.RecordBatch] = []
-        for part in held.to_batches():
+        for part in held.to_batches(columns=None if columns is None else list(columns)):
             gathered.append(part)
             if sum(len(one) for one in gathered) >= ROWS:
                 yield pa.Table.from_batches(gathered)

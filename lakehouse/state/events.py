@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from contracts.model import Contract
 from lakehouse.groups import Flags, Ints, Partition
 from lakehouse.merge.keys import Keys, keys_of
-from lakehouse.order import rank
+from lakehouse.order import NOTHING_BEGUN, Begun, rank
 from lakehouse.state.columns import key_names
 
 ALIVE, DEAD, NOTE, CELL = 0, 1, 2, 3  # what an event says: the row is so; it is gone; a change waits; one column is so
@@ -69,19 +69,20 @@ def events_of(
     withheld: pa.Table,
     epochs: Mapping[str, int],
     highest: Mapping[Partition, tuple[int, int]],
+    begun: Begun = NOTHING_BEGUN,
 ) -> Events:
     """Give the events of a batch's accepted rows (truncates left out) and of its withheld changes."""
     truncates = pc.equal(rows["_op"], "t")
     if pc.any(truncates).as_py():
         rows = rows.filter(pc.invert(truncates))
     rows = _parted(contract, rows)
-    major, minor = rank(rows, epochs, highest)
+    major, minor = rank(rows, epochs, highest, begun)
     what = np.where(_equal(rows["_op"], DELETES), DEAD, ALIVE).astype(np.int8)
     weak = np.zeros(len(rows), np.bool_)
     unset = unset_of(rows["_unset"])
     if len(withheld):
         told, waits = _withheld(withheld)
-        also = rank(withheld, epochs, highest)
+        also = rank(withheld, epochs, highest, begun)
         major, minor = np.concatenate([major, also[0]]), np.concatenate([minor, also[1]])
         what = np.concatenate([what, np.where(waits, NOTE, DEAD).astype(np.int8)])
         weak = np.concatenate([weak, ~waits])

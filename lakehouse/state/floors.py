@@ -37,7 +37,7 @@ def raised(contract: Contract, batch: Batch, epochs: Mapping[str, int]) -> dict[
     if contract.state.truncate is Truncate.FAIL:
         topic, partition, offset = (rows[name][0].as_py() for name in ("_topic", "_partition", "_offset"))
         raise TruncateRefused(contract.stream, topic, partition, offset)
-    major, minor = rank(rows, epochs, batch.highest)
+    major, minor = rank(rows, epochs, batch.highest, batch.begun)
     times = pc.coalesce(rows["_source_time"], rows["_event_time"]).cast(pa.int64()).to_pylist()
     found: dict[str, list[Floor]] = {}
     for topic, one, two, time in zip(rows["_topic"].to_pylist(), major.tolist(), minor.tolist(), times, strict=True):

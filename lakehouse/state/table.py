@@ -57,7 +57,7 @@ class StreamState:
             if kind != ANCHOR:
                 table.table.open()
             table.follow()
-        events = events_of(self.contract, batch.rows, batch.withheld, self._epochs, batch.highest)
+        events = events_of(self.contract, batch.rows, batch.withheld, self._epochs, batch.highest, batch.begun)
         for topic, floor in batch.swept.items():
             lost = vanished(self.tables[ANCHOR], topic, floor)
             events = ending(self.tables[ANCHOR], self.contract, lost, floor, events)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import Any
 
@@ -121,3 +122,26 @@ def test_a_snapshot_that_holds_every_row_finds_none(local: Lake, restart: bool) 
     commit(stream, local, [change(2, 2, 110)], NOW + 2_000, {0: 3})
     commit(stream, local, [change(3, 2, 120)], NOW + 3_000)
     assert (snapshot_of(stream)["found"], held(local, "docs", "id")) == (0, [(1,), (2,)])
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_change_written_before_a_snapshot_and_committed_after_it_wins(local: Lake, apart: bool) -> None:
+    # The first transaction of a connector: nothing was committed before it, its own LSN is all that it says.
+    first = change(1, 1, 100, _op="u", n=7, _position_major=None)
+    stream = tables(local, contract())
+    for rows in [[read(0, 1, 200)], [first]] if apart else [[read(0, 1, 200), first]]:
+        commit(stream, local, rows, NOW)
+    assert held(local, "docs", "id, n") == [(1, 7)]
+    commit(stream, local, [change(2, 1, 250, _op="u", n=8), first | {"_offset": 3}], NOW)  # sent again
+    assert held(local, "docs", "id, n") == [(1, 8)]
+    assert held(local, "docs_history", "n, _is_current") == [(1, False), (7, False), (8, True)]
+
+
+def test_tables_built_from_changes_rank_them_by_the_snapshots_before_them(local: Lake) -> None:
+    of = contract()
+    stream = tables(local, dataclasses.replace(of, tables=("quarantine", "changes")))
+    first = change(1, 1, 100, _op="u", n=7, _position_major=None)
+    for rows in [[read(0, 1, 200)], [first], [read(2, 1, 300) | {"n": 9}]]:
+        commit(stream, local, rows, NOW)
+    tables(local, of).prepare()
+    assert held(local, "docs_history", "n, _is_current") == [(1, False), (7, False), (9, True)]
