@@ -99,6 +99,7 @@ WITHHELD_META = pa.schema(
         ("_snapshot", pa.string()),
         ("_previous_key", pa.string()),
         ("_next_key", pa.string()),
+        ("_unset", pa.list_(pa.string())),  # columns whose value was not sent; null: none
         *COORDINATES,
     ]
 )

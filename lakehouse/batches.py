@@ -88,7 +88,8 @@ def load(cache: SectionCache, steps: Sequence[Step]) -> Loaded:
 def _together(withheld: Sequence[pa.Table]) -> pa.Table:
     """Put withheld changes together; empty tables do not say what a key's columns are."""
     held = [table for table in withheld if len(table)]
-    return pa.concat_tables(held) if held else WITHHELD_META.empty_table()
+    # Sections of another version may lack a column.
+    return pa.concat_tables(held, promote_options="default") if held else WITHHELD_META.empty_table()
 
 
 def trim(section: Section, cuts: Mapping[Partition, int]) -> Section:

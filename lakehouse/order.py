@@ -78,7 +78,7 @@ def begun_in(rows: pa.Table) -> dict[Partition, list[tuple[int, int]]]:
 
 
 def _snapshot_before(rows: pa.Table, begun: Begun) -> Ints:
-    """Give per row the LSN of the newest snapshot before it in its partition, NONE where there is none. For few rows."""
+    """Give per row the LSN of the newest snapshot before it in its partition, else NONE. For few rows."""
     places = zip(*(rows[name].to_pylist() for name in ("_topic", "_partition", "_offset")), strict=True)
     return np.array(
         [max((lsn for at, lsn in begun.get((t, p), ()) if at < offset), default=NONE) for t, p, offset in places],

@@ -23,6 +23,7 @@ from udfs.keys import KeyRing
 from udfs.masks import mask
 
 NOTHING = WITHHELD_META.empty_table()  # also where a contract keeps no such table: it has no key columns
+_BESIDE = ("_kind", "_unset")
 KINDS = pa.array(["filtered", "dropped", "rejected"])
 
 _schema: Compiled[pa.Schema] = Compiled(withheld_schema)
@@ -54,10 +55,18 @@ def withheld_rows(  # noqa: PLR0917 (the seam of refine)
     if not len(kept):
         return NOTHING
     schema = _schema(contract)
-    wanted = readable.table.select([name for name in schema.names if name != "_kind"])
+    wanted = readable.table.select([name for name in schema.names if name not in _BESIDE])
     chosen = Changes(wanted.take(pa.array(kept)), readable.row.take(pa.array(kept)))
     table = mask(chosen, contract, keys).table.append_column("_kind", KINDS.take(pa.array(told[kept])))
+    table = table.append_column("_unset", _unset(readable, kept))
     return table.select(schema.names).cast(schema)
+
+
+def _unset(readable: Changes, kept: slices.Ints) -> pa.Array:
+    """Give the columns that each of some rows does not say; withheld changes are few."""
+    marks = {name: flags.take(pa.array(kept)).to_pylist() for name, flags in readable.unset.items()}
+    lists = [[name for name, flags in marks.items() if flags[row]] or None for row in range(len(kept))]
+    return pa.array(lists, pa.list_(pa.string()))
 
 
 def _whole(changes: Changes, contract: Contract) -> Mask:

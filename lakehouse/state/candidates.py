@@ -124,11 +124,15 @@ class Candidates:
         value[lost] = NOWHERE
         return value
 
-    def stale(self, stored: tuple[Ints, Ints]) -> tuple[Ints, Ints]:
-        """Give per group the newest position of a change that waits; stored: per candidate, what its memo says."""
+    def stale(self, stored: tuple[Ints, Ints], of: Flags | None = None) -> tuple[Ints, Ints]:
+        """Give per group the newest position of a change that waits; stored: per candidate, what its memo says.
+
+        of: the only candidates to ask.
+        """
         waits = self.what == NOTE
         major, minor = np.where(waits, self.major, stored[0]), np.where(waits, self.minor, stored[1])
         order = np.lexsort((minor, major, self.group))
+        order = order if of is None else order[of[order]]
         top = np.full((int(self.group.max(initial=-1)) + 1, 2), np.iinfo(np.int64).min, np.int64)
         top[self.group[order]] = np.stack([major[order], minor[order]], axis=1)
         return top[:, 0], top[:, 1]

@@ -21,6 +21,7 @@ MEMO = pa.struct(
         ("begin_major", pa.int64()),  # of a version that later changes said again: where it began
         ("begin_minor", pa.int64()),
         ("said_again_at", pa.int64()),  # when the last of them happened (us)
+        ("hidden", pa.list_(pa.string())),  # columns that changes up to the one that waits said, and none since
     ]
 )
 RANK = [("_order_major", pa.int64()), ("_order_minor", pa.int64())]  # lakehouse.order

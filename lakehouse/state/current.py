@@ -215,19 +215,29 @@ class Current:
         gone = c.what[winner] == DEAD
         keeps = ~gone | np.bool_(self._soft)
         stored = known.location[there]  # of the group's row in current, NONE
-        stale = _stale(c, known, there, winner, gone)
+        stale, hidden = _stale(c, known, there, winner, gone, sources)
         position = np.stack([c.major[winner], c.minor[winner]], axis=1)
         same = (stored != NONE) & (c.location[winner] != NEW) & (position == known.top[there]).all(1)
         same &= unchanged(c, known, winner, sources) & (stale == known.stale_before[there]).all(1)
+        for name, marks in hidden.items():
+            same &= marks == known.hidden[name][winner]
         if self._soft:  # nothing was ever said of the row
             keeps &= ~gone | (sources[REST][1][winner] != NOWHERE)
         put = keeps & ~same
         remove = stored[(stored != NONE) & (put | ~keeps)]
-        return Change(self._assembled(c, known, winner[put], stale[put], sources, gone[put]), remove)
+        hides = lists_of({name: marks[put] for name, marks in hidden.items()}, int(put.sum()))
+        return Change(self._assembled(c, known, winner[put], (stale[put], hides), sources, gone[put]), remove)
 
-    def _assembled(
-        self, c: Candidates, known: Known, winner: Rows, stale: Ints, sources: Sources, gone: Flags
+    def _assembled(  # noqa: PLR0917 (all of the rows to write)
+        self,
+        c: Candidates,
+        known: Known,
+        winner: Rows,
+        waiting: tuple[Ints, pa.ListArray],
+        sources: Sources,
+        gone: Flags,
     ) -> pa.Table:
+        stale, hides = waiting
         values = {name: value[winner] for name, (_, value) in sources.items() if name != REST}
         base = winner
         if self._soft:  # a deleted row keeps what it last said, but for what the delete itself says
@@ -246,7 +256,7 @@ class Current:
             "_stale": pa.array(stale[:, 0] != NONE),
             "_deleted": pa.array(gone),
             "_pending": lists_of(pending, len(winner)),
-            "_memo": write_memo(memo_of(c, known, winner, stale, at), len(winner)),
+            "_memo": write_memo(memo_of(c, known, winner, stale, at, hides), len(winner)),
         }
         return shaped(rows, self._schema, told)
 
@@ -283,12 +293,29 @@ def _newest(events: Events, of: Ints, count: int) -> Rows:
     return last
 
 
-def _stale(c: Candidates, known: Known, there: Rows, winner: Rows, gone: Flags) -> Ints:
-    """Give per group the position of the change that waits above its row, NONE where none does."""
+def _stale(  # noqa: PLR0917 (all that is known of the rows)
+    c: Candidates, known: Known, there: Rows, winner: Rows, gone: Flags, sources: Sources
+) -> tuple[Ints, dict[str, Flags]]:
+    """Give per group the position of the change that its row lacks, NONE where there is none, and its columns.
+
+    That is one that waits above the row, or below it and said a column that no change has said since.
+    """
     major, minor = (values[there] for values in c.stale(known.stale))
-    above = (major > c.major[winner]) | ((major == c.major[winner]) & (minor > c.minor[winner]))
-    waits = above & ~gone
-    return np.stack([np.where(waits, major, NONE), np.where(waits, minor, NONE)], axis=1)
+    above = _above((major, minor), (c.major[winner], c.minor[winner]))
+    hidden = {}
+    for name, says in known.hidden.items():
+        if name in sources and says.any():
+            own = sources[name][0][winner]
+            said = (own >= 0) & (c.what[own] != DEAD)
+            note = tuple(values[there] for values in c.stale(known.stale, says))
+            hidden[name] = said & ~gone & _above((note[0], note[1]), (c.major[own], c.minor[own]))
+    waits = (above | np.logical_or.reduce([np.zeros(len(winner), np.bool_), *hidden.values()])) & ~gone
+    return np.stack([np.where(waits, major, NONE), np.where(waits, minor, NONE)], axis=1), hidden
+
+
+def _above(position: tuple[Ints, Ints], other: tuple[Ints, Ints]) -> Flags:
+    marks: Flags = (position[0] > other[0]) | ((position[0] == other[0]) & (position[1] > other[1]))
+    return marks
 
 
 def _records(

@@ -86,7 +86,11 @@ def events_of(
         major, minor = np.concatenate([major, also[0]]), np.concatenate([minor, also[1]])
         what = np.concatenate([what, np.where(waits, NOTE, DEAD).astype(np.int8)])
         weak = np.concatenate([weak, ~waits])
-        unset = {name: np.concatenate([marks, np.zeros(len(told), np.bool_)]) for name, marks in unset.items()}
+        left_out = unset_of(told["_unset"]) if "_unset" in told.column_names else {}
+        unset = {
+            name: np.concatenate([_marked(unset, name, len(rows)), _marked(left_out, name, len(told)) & waits])
+            for name in unset.keys() | left_out.keys()
+        }
         rows = pa.concat_tables([rows, told], promote_options="default")
     keys = keys_of([rows[name] for name in key_names(contract)])
     return Events(rows, keys, major, minor, what, weak, unset)
@@ -162,6 +166,10 @@ def lists_at(rows: npt.NDArray[np.intp], values: pa.Array, length: int) -> pa.Li
     ends = np.cumsum(counts, dtype=np.int32)
     offsets = pa.array(np.concatenate(([0], ends)).astype(np.int32), mask=np.concatenate((counts == 0, [False])))
     return pa.ListArray.from_arrays(offsets, values)
+
+
+def _marked(marks: Mapping[str, Flags], name: str, length: int) -> Flags:
+    return marks[name] if name in marks else np.zeros(length, np.bool_)
 
 
 def _equal(column: pa.ChunkedArray, to: pa.Array) -> Flags:

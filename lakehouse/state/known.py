@@ -21,8 +21,8 @@ from lakehouse.groups import NONE, Flags, Ints, int64s
 from lakehouse.merge.keys import Keys, concat_keys, keys_of
 from lakehouse.order import HALVES, KEY_CHANGE
 from lakehouse.state.candidates import NEW, Candidates, Rows
-from lakehouse.state.columns import CURRENT_META
-from lakehouse.state.events import ALIVE, CELL, DEAD, Events, held, parsed_keys, unset_of
+from lakehouse.state.columns import CURRENT_META, REST
+from lakehouse.state.events import ALIVE, CELL, DEAD, NOTE, Events, held, parsed_keys, unset_of
 from lakehouse.state.indexed import IndexedTable
 from lakehouse.state.memo import Memo, read_memo
 
@@ -44,6 +44,7 @@ class Known:
     again: Flags  # candidates that say a stored version again: their rows are those of its beginning
     said_at: Ints  # and when they did (us), NONE for all others
     remembered: Mapping[str, Ints]  # column -> per candidate, the position that its memo says (n x 2), NONE
+    hidden: Mapping[str, Flags]  # column -> candidates that wait and say it, or whose memo says that such a one did
 
 
 @dataclass
@@ -68,6 +69,7 @@ class _Part:
     remembered: dict[str, Ints] = field(default_factory=dict)
     again: Flags | None = None
     said_at: Ints | None = None
+    hidden: dict[str, Flags] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.group)
@@ -218,7 +220,16 @@ def _of_events(events: Events, group: Ints, gathering: _Gathering) -> _Part:
         weak=events.weak,
         linked_out=events.linked_out,
         recorded=events.what == DEAD,
+        hidden=_waiting(events, gathering.columns),
     )
+
+
+def _waiting(events: Events, columns: Sequence[str]) -> dict[str, Flags]:
+    """Give, by column, the changes that wait and say it."""
+    waits = events.what == NOTE
+    if not waits.any():
+        return {}
+    return {n: waits & ~events.unset[n] if n in events.unset else waits for n in columns if n != REST}
 
 
 def _of_stored(rows: pa.Table, group: Ints, location: Ints, gathering: _Gathering, *, record: bool) -> list[_Part]:
@@ -252,6 +263,7 @@ def _of_stored(rows: pa.Table, group: Ints, location: Ints, gathering: _Gatherin
         recorded=np.full(count, record),
         stale=memo.stale,
         remembered=remembered,
+        hidden=unset_of(pa.chunked_array([memo.hidden])),
     )
     return [whole, *_said_again(whole, memo), *([cells] if len(cells) else [])]
 
@@ -369,11 +381,16 @@ def _known(gathering: _Gathering) -> Known:
         joined("again", False, np.bool_),
         joined("said_at", NONE, np.int64),
         {n: np.concatenate([_positions(p, n) for p in parts]) for n in {n for p in parts for n in p.remembered}},
+        {n: np.concatenate([_hides(p, n) for p in parts]) for n in {n for p in parts for n in p.hidden}},
     )
 
 
 def _positions(part: _Part, name: str) -> Ints:
     return part.remembered.get(name, np.full((len(part), 2), NONE, np.int64))
+
+
+def _hides(part: _Part, name: str) -> Flags:
+    return part.hidden.get(name, np.zeros(len(part), np.bool_))
 
 
 def _of_current(parts: Sequence[_Part], count: int) -> tuple[Ints, Ints, Ints]:

@@ -34,12 +34,14 @@ class Memo:
     older: Older
     begin: tuple[Ints, Ints]  # where a version began that was said again, NONE
     said_again_at: Ints
+    hidden: pa.ListArray  # columns that a change said which waits
 
     @classmethod
-    def of(cls, stale: Ints, linked_from: pa.StringArray, older: Older) -> Memo:
+    def of(cls, stale: Ints, linked_from: pa.StringArray, older: Older, hidden: pa.ListArray | None = None) -> Memo:
         """Give memos of rows that were said once (stale: n x 2)."""
         nothing = np.full(len(stale), NONE, np.int64)
-        return cls((stale[:, 0], stale[:, 1]), linked_from, older, (nothing, nothing), nothing)
+        hidden = pa.nulls(len(stale), MEMO.field("hidden").type) if hidden is None else hidden
+        return cls((stale[:, 0], stale[:, 1]), linked_from, older, (nothing, nothing), nothing, hidden)
 
 
 def read_memo(column: pa.ChunkedArray) -> Memo:
@@ -67,6 +69,7 @@ def read_memo(column: pa.ChunkedArray) -> Memo:
         older,
         (numbers["begin_major"], numbers["begin_minor"]),
         numbers["said_again_at"],
+        pc.struct_field(whole, "hidden"),
     )
 
 
@@ -80,7 +83,7 @@ def write_memo(memo: Memo, length: int) -> pa.StructArray:
     lists = lists_at(older.row[order].astype(np.intp), entries.take(pa.array(order)), length)
     stale, begin = ([pa.array(v, mask=v == NONE) for v in pair] for pair in (memo.stale, memo.begin))
     again = pa.array(memo.said_again_at, mask=memo.said_again_at == NONE)
-    columns = [*stale, memo.linked_from, lists, *begin, again]
+    columns = [*stale, memo.linked_from, lists, *begin, again, memo.hidden]
     nothing = stale[0].is_null()
     for column in columns[2:]:
         nothing = pc.and_(nothing, column.is_null())

@@ -28,7 +28,9 @@ def unchanged(c: Candidates, known: Known, where: Rows, sources: Sources) -> Fla
     return same
 
 
-def memo_of(c: Candidates, known: Known, where: Rows, stale: Ints, sources: Sources) -> Memo:
+def memo_of(  # noqa: PLR0917 (all that a memo holds)
+    c: Candidates, known: Known, where: Rows, stale: Ints, sources: Sources, hidden: pa.ListArray | None = None
+) -> Memo:
     """Give what rows must remember: columns that came with earlier changes, links, and what waits (stale: n x 2).
 
     The sources are those of the rows, in their order.
@@ -43,7 +45,7 @@ def memo_of(c: Candidates, known: Known, where: Rows, stale: Ints, sources: Sour
         from_text[rows[link[source]]] = source[link[source]]
         older[name] = (rows.astype(np.int64), c.major[source], c.minor[source], link[source])
     texts = known.link_texts.take(pa.array(np.maximum(from_text, 0), mask=from_text < 0))
-    return Memo.of(stale, texts, gather(older))
+    return Memo.of(stale, texts, gather(older), hidden)
 
 
 def taken(rows: pa.Table, where: Rows, schema: pa.Schema, told: Container[str] = ()) -> pa.Table:

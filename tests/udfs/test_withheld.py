@@ -159,3 +159,13 @@ def _event(number: int | None, ssn: str | None, n: object, op: str) -> bytes:
 def test_the_withheld_of_no_records_is_an_empty_table() -> None:
     assert isinstance(refined([]).withheld, pa.Table) and not len(refined([]).withheld)
     assert not len(refined([event(row(1))], replace(people(), row_filter=None, rules=())).withheld)
+
+
+def test_a_withheld_change_names_the_columns_that_it_does_not_say() -> None:
+    of = batches.contract({"id": "bigint", "n": "integer", "body": "text"}, tables=STATE)
+    unsaid = "__debezium_unavailable_value"
+    values = [event({"id": 1, "n": "many", "body": unsaid}, "u"), event({"id": 2, "n": "many", "body": "x"}, "u")]
+    assert refined(values, of).withheld.select(["id", "_unset"]).to_pylist() == [
+        {"id": 1, "_unset": ["body"]},
+        {"id": 2, "_unset": None},
+    ]

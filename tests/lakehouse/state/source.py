@@ -65,7 +65,8 @@ class Source:
         self.versions: dict[Key, list[tuple[int, int | None, Row]]] = {}  # key -> (from, to, row)
         self.events: list[Row] = []  # in the order of the source, with the partition each goes to
         self.withheld: list[Row] = []  # changes that a rule or the filter kept out, among the events
-        self.stale: dict[Key, int] = {}  # key -> position of the newest change in quarantine
+        self._waiting: dict[Key, list[tuple[int, list[str]]]] = {}  # key -> changes in quarantine: position, columns
+        self._said: dict[Key, dict[str, int]] = {}  # key -> where each column was last said
         self._truncates, self._withholds, self._renames = truncates, withholds, renames
         self._rereads = rereads
         self._scattered = scattered  # changes of one key on several partitions, as when their number changes
@@ -122,12 +123,27 @@ class Source:
         """Update a row so that a rule quarantines the change, or that it leaves the filter."""
         self._lsn += 10
         kind = self.random.choice(["rejected", "dropped", "filtered"])
+        unset = self.random.sample(TOAST, self.random.randint(0, len(TOAST)))
         if kind == "filtered":
             self._close(key)
             self.rows.pop(key)
         else:
-            self.stale[key] = self._lsn
-        self._send("u", dict(zip(self.keys, key, strict=True)), _kind=kind)
+            self._waiting.setdefault(key, []).append((self._lsn, [name for name in TOAST if name not in unset]))
+        self._send("u", dict(zip(self.keys, key, strict=True)), unset=unset, _kind=kind)
+
+    def stale(self) -> list[Key]:
+        """Give the keys of rows below a change that waits, or with a column that such a one said, and none since."""
+        return sorted(
+            key
+            for key in self.rows
+            for at, names in [
+                (
+                    max((at for at, _ in self._waiting.get(key, ())), default=0),
+                    [n for at, said in self._waiting.get(key, ()) for n in said if at > self._said[key][n]],
+                )
+            ]
+            if names or at > self.versions[key][-1][0]
+        )
 
     def _key(self) -> Key:
         number = self.random.randrange(self._many)
@@ -188,6 +204,9 @@ class Source:
         key = tuple(row[name] for name in self.keys)
         values = {name: row[name] for name in self.keys} if op == "d" else dict(row)
         values |= dict.fromkeys(unset or ())
+        if op in "cur" and "_kind" not in meta:
+            said = self._said.setdefault(key, {})
+            said |= {name: self._lsn for name in TOAST if name not in (unset or ())}
         self.events.append(
             {
                 **values,
