@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,8 @@ class StreamStatus:
     commit_age_seconds: float | None
     tables: Mapping[str, int]  # name -> version
     partitions: tuple[PartitionStatus, ...]
+    # topic -> rows of current that its newest snapshot does not hold, and how many of them were removed
+    vanished: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,13 @@ def _stream(
     age = None if state.committed_at_ms is None else round(time.time() - state.committed_at_ms / 1000, 1)
     counts = state.anchor.counts if state.anchor else {}
     watermark = state.anchor.watermark_ms if state.anchor else None
-    return StreamStatus(contract.stream, word, reason, watermark, counts, age, state.versions, partitions)
+    lost = _vanished(state)
+    return StreamStatus(contract.stream, word, reason, watermark, counts, age, state.versions, partitions, lost)
+
+
+def _vanished(state: Standing) -> dict[str, tuple[int, int]]:
+    snapshots = state.anchor.snapshots if state.anchor else {}
+    return {topic: (one["found"], one["removed"]) for topic, one in sorted(snapshots.items()) if one["found"]}
 
 
 def _partition(partition: Partition, committed: int | None, ends: Mapping[Partition, int] | None) -> PartitionStatus:
@@ -177,6 +185,11 @@ def show_status(status: Status, console: Console) -> None:
             partitions.add_row(s.stream, p.topic, str(p.partition), _text(p.committed), _text(p.lag))
     console.print(f"pipeline {status.pipeline}, job {status.job or '-'} {status.job_state or ''}", highlight=False)
     console.print(streams, partitions)
+    for s in status.streams:
+        for topic, (found, removed) in s.vanished.items():
+            done = "removed" if removed else "left as they are (`vanished: report`, or above `vanishedShare`)"
+            said = f"{s.stream}: the newest snapshot of {topic} lacks {found:,} rows of the table, {done}"
+            console.print(said, highlight=False, markup=False)
     if status.drift:
         drift = Table("seen at", "stream", "drift", "column", "contract", "messages", "topic", "partition", "offset")
         for note in status.drift:

@@ -8,6 +8,7 @@ they are in UTC; binary values in lower-case hex; arrays and points as JSON.
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 import numpy as np
@@ -57,8 +58,13 @@ def json_value(value: Any) -> Any:
 def json_objects(rows: pa.Table) -> pa.StringArray:
     """Give each row as a JSON object, its columns in order. For few rows: Arrow writes no JSON."""
     option = orjson.OPT_PASSTHROUGH_DATETIME
-    written = [orjson.dumps(row, default=json_value, option=option) for row in rows.to_pylist()]
+    written = [orjson.dumps(_finite(row), default=json_value, option=option) for row in rows.to_pylist()]
     return pa.array(written, pa.binary()).cast(pa.string())
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """Give a row with the numbers that JSON does not know as text: they would be null."""
+    return {n: str(v) if isinstance(v, float) and not math.isfinite(v) else v for n, v in row.items()}
 
 
 def _one_by_one(values: pa.Array) -> pa.StringArray:

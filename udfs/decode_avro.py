@@ -22,6 +22,7 @@ from udfs.avro_container import HEADER, Reader, bare
 from udfs.changes import SchemaSource, UnknownSchema
 from udfs.decoded import Decoded, Piece, Refusal, unknown_field
 from udfs.names import names_in_avro
+from udfs.placeholders import unsent
 from udfs.slices import Ints
 from udfs.wire import Hints
 from udfs.writer_schemas import Columns, avro_columns, avro_hints
@@ -172,7 +173,8 @@ def _extra(columns: dict[str, pa.Array], names: list[str], envelope: bool) -> pa
         after = columns["after"]
         source = dict(zip((f.name for f in after.type), after.flatten(), strict=True))
     table = pa.table({n: source[n] for n in names})
-    texts = [orjson.dumps(record, default=_plain).decode() for record in table.to_pylist()]
+    sent = [{name: v for name, v in record.items() if not unsent(v)} for record in table.to_pylist()]
+    texts = [orjson.dumps(record, default=_plain).decode() if record else None for record in sent]
     if envelope:
         texts = [t if v else None for t, v in zip(texts, slices.valid(columns["after"]), strict=True)]  # type: ignore[misc]
     return pa.array(texts, pa.string())

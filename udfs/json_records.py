@@ -13,6 +13,8 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from udfs.placeholders import unsent
+
 Json = Any
 
 UNDECODABLE = "undecodable"
@@ -80,8 +82,8 @@ def _column(value: Json, field: pa.Field, wrong: dict[str, None], lenient: bool 
 
 
 def unknown(record: dict[str, Json], known: Collection[str]) -> str | None:
-    """Give the JSON text of the fields that are not known; None when all are."""
-    rest = {name: value for name, value in record.items() if name not in known}
+    """Give the JSON text of the fields that are not known and were sent; None when there are none."""
+    rest = {name: value for name, value in record.items() if name not in known and not unsent(value)}
     return text(rest) if rest else None
 
 

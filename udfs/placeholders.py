@@ -33,6 +33,20 @@ def unset(values: pa.Array, kind: ColumnType, base64: bool) -> Mask | None:
     return found if found is not None and found.any() else None
 
 
+def unsent(value: object) -> bool:
+    """Tell whether a single value of an unknown type stands for "not sent"."""
+    if isinstance(value, bytes):
+        return value == PLACEHOLDER.encode()
+    if isinstance(value, str):
+        return value in (PLACEHOLDER, BASE64, *IN_MAP)
+    if isinstance(value, dict):
+        return unsent(value["value"]) if set(value) == {"scale", "value"} else value == {PLACEHOLDER: PLACEHOLDER}
+    if isinstance(value, list):
+        alone = len(value) == 1 and (value[0] == (PLACEHOLDER, PLACEHOLDER) or unsent(value[0]))
+        return alone or value == CODES
+    return False
+
+
 def _shapes(values: pa.Array, kind: ColumnType, base64: bool) -> Mask | None:
     held = values.type
     if pa.types.is_list(held) or pa.types.is_large_list(held):

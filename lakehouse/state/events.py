@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -117,9 +119,15 @@ def _parted(contract: Contract, rows: pa.Table) -> pa.Table:
 def json_keys(rows: pa.Table) -> pa.StringArray:
     """Give keys as JSON objects, as _previous_key and _next_key hold them. For few rows."""
     written = [
-        orjson.dumps(row, default=_json_value, option=orjson.OPT_PASSTHROUGH_DATETIME) for row in rows.to_pylist()
+        orjson.dumps(_finite(row), default=_json_value, option=orjson.OPT_PASSTHROUGH_DATETIME)
+        for row in rows.to_pylist()
     ]
     return pa.array(written, pa.binary()).cast(pa.string())
+
+
+def _finite(row: dict[str, Any]) -> dict[str, Any]:
+    """Give a row with the numbers that JSON does not know as text: they would be null."""
+    return {n: str(v) if isinstance(v, float) and not math.isfinite(v) else v for n, v in row.items()}
 
 
 def _json_value(value: object) -> str:
