@@ -176,7 +176,7 @@ def _extra(columns: dict[str, pa.Array], names: list[str], envelope: bool) -> pa
     sent = [{name: v for name, v in record.items() if not unsent(v)} for record in table.to_pylist()]
     texts = [orjson.dumps(record, default=_plain).decode() if record else None for record in sent]
     if envelope:
-        texts = [t if v else None for t, v in zip(texts, slices.valid(columns["after"]), strict=True)]  # type: ignore[misc]
+        texts = [t if v else None for t, v in zip(texts, slices.valid(columns["after"]), strict=True)]
     return pa.array(texts, pa.string())
 
 
