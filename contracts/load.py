@@ -115,8 +115,18 @@ def _contract(document: Document, environment: Mapping[str, str], faults: Faults
         start_timestamp_ms=start_ms,
         references=dict(rules.references),
     )
+    _check_order(contract, settings, faults)
     check_expressions(contract, columns, rules, settings, faults)
     return contract
+
+
+def _check_order(contract: Contract, settings: Settings, faults: Faults) -> None:
+    """Note a stream whose newest change of a key nothing tells: offsets of two topics do not compare."""
+    several = contract.topic_pattern is not None or len(contract.topics) > 1
+    if contract.keeps_state and contract.envelope is Envelope.PLAIN and several:
+        message = "which of two plain events of a key is the newer is told by their offsets in one topic only"
+        remedy = "Read one topic, or keep `changes` and `quarantine` alone"
+        faults.add(settings["tables"].place, message, remedy)
 
 
 def _table(value: Mapping[str, Any], faults: Faults) -> Mapping[str, Any] | None:

@@ -1,4 +1,4 @@
-"""A database that was restored, or captured anew, numbers its log from the beginning: its new life ranks above the old."""
+"""A database that was restored numbers its log from the beginning: its new life ranks above the old one."""
 
 from __future__ import annotations
 
