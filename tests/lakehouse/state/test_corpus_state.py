@@ -1,4 +1,4 @@
-"""The corpus' tables, made in process: equal to what PostgreSQL held in each encoding, however partitions interleave."""
+"""The tables of the corpus, made in process: what PostgreSQL held, in each encoding, however partitions interleave."""
 
 from __future__ import annotations
 
