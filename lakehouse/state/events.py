@@ -84,10 +84,14 @@ def events_of(
     unset = unset_of(rows["_unset"])
     if len(withheld):
         told, waits = _withheld(withheld)
-        also = rank(withheld, epochs, highest, begun)
+        count = len(told)
+        told = _parted(contract, told)  # the row before is gone, whatever becomes of the one after
+        parted = np.arange(len(told)) >= count
+        waits = np.concatenate([waits, np.zeros(len(told) - count, np.bool_)])
+        also = rank(told, epochs, highest, begun)
         major, minor = np.concatenate([major, also[0]]), np.concatenate([minor, also[1]])
         what = np.concatenate([what, np.where(waits, NOTE, DEAD).astype(np.int8)])
-        weak = np.concatenate([weak, ~waits])
+        weak = np.concatenate([weak, ~waits & ~parted])
         left_out = unset_of(told["_unset"]) if "_unset" in told.column_names else {}
         unset = {
             name: np.concatenate([_marked(unset, name, len(rows)), _marked(left_out, name, len(told)) & waits])
