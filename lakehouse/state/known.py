@@ -147,6 +147,9 @@ def gather_known(
         frontier = gathering.add_keys(further) if columns else keys.take(slice(0, 0))
         further = []
     known = _known(gathering)
+    ends = known.candidates.rows["_valid_to"]
+    if ends.null_count == len(ends):
+        return known
     forgotten = _forgotten(known.candidates, told)
     if not len(forgotten):
         return known
