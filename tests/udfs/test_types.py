@@ -48,11 +48,20 @@ def test_base64_refuses_what_python_refuses(values: list[str]) -> None:
     refused = [False] * len(values) if bad is None else bad.tolist()
     for value, found, is_bad in zip(values, decoded.to_pylist(), refused, strict=True):
         try:
-            expected = base64.b64decode(value, validate=True)
+            # Python takes padding after a whole group, which belongs to nothing; Debezium never writes it.
+            stray = len(value) % 4 or value.endswith("====")
+            expected = None if stray else base64.b64decode(value, validate=True)
         except ValueError:
             expected = None
         assert is_bad == (expected is None)
         assert found == expected
+
+
+@pytest.mark.parametrize("value", ["====", "AAAA====", "AAAA=", "A===", "AA=A"])
+def test_padding_that_belongs_to_nothing_is_refused(value: str) -> None:
+    decoded, bad = base64s.decode(pa.array(["AAAA", value], pa.string()))
+    assert bad is not None and bad.tolist() == [False, True]
+    assert decoded.to_pylist() == [b"\0\0\0", None]
 
 
 @given(st.lists(st.one_of(st.none(), st.integers(-(10**38) + 1, 10**38 - 1)), max_size=20), st.integers(0, 12))
