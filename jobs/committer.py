@@ -153,6 +153,7 @@ class Committer:
         self.metrics.count("files_compacted", done.files, stream=stream)
         self.metrics.count("maintenance_lost", done.lost, stream=stream)
         self.metrics.count("maintenance_failures", len(done.failures), stream=stream)
+        self.metrics.set("index_bytes", self._stream(stream).index_bytes, stream=stream)
 
     def _keep_house(self) -> None:
         """Delete segments nobody needs any more, in the background, once in HOUSEKEEPING_SECONDS."""

@@ -153,6 +153,11 @@ class StreamTables:
             self._upkeep = Upkeep(self._lake, self.contract.stream, self.tables, self._pipeline, memory_ms)
         return self._upkeep.run(budget)
 
+    @property
+    def index_bytes(self) -> int:
+        """Give the memory of the key indexes, bytes."""
+        return sum(table.indexed.index.nbytes for table in self.tables if isinstance(table, StateTable))
+
     def progress(self) -> dict[Partition, int]:
         """Give the stream's progress: the last applied offset of every partition it ever committed."""
         self.prepare()

@@ -72,6 +72,11 @@ class KeyIndex:
         return sum(len(run) for run in self._runs)
 
     @property
+    def nbytes(self) -> int:
+        """Give the bytes of all runs."""
+        return sum(run.nbytes for run in self._runs)
+
+    @property
     def runs(self) -> Sequence[Entries]:
         """Give the runs, oldest first: what a snapshot holds."""
         return self._runs

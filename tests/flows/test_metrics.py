@@ -33,7 +33,9 @@ LATEST = int(time.time() * 1000) - 60_000  # event time of the newest good row, 
 DISORDER, BEHIND = 10_000, 3_600_000  # ms: how far a row may be behind, and how far the late one is
 POISON = b'{"before": null, "after": {"id": nothing}, "op": "c"}'  # whole to look at: only reading it tells
 # They tell of trouble that this job does not meet.
-TROUBLE = {"registry_retries", "registry_unavailable", "store_retries", "streams_parked"}
+TROUBLE = {
+    "drift_noted", "drift_not_recorded", "registry_retries", "registry_unavailable", "store_retries", "streams_parked",
+}  # fmt: skip
 
 Seen = dict[tuple[str, frozenset[tuple[str, str]]], float]  # (name, labels) -> value, subtasks added up
 
