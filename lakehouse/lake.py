@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +32,7 @@ Objects = LocalStore | S3Store
 CONNECT_TIMEOUT = "5s"
 REQUEST_TIMEOUT = "60s"
 RETRIES = 3
+DELETED_AT_ONCE = 1000  # objects, as S3 allows
 
 # What the storage says (lower case) -> what it means. The first match counts.
 MEANINGS: tuple[tuple[str, type[LakehouseError], str], ...] = (
@@ -131,6 +132,18 @@ class Lake:
             except (FileNotFoundError, NotFoundError):
                 return False
             return True
+
+    def delete(self, paths: Sequence[str]) -> None:
+        """Delete objects, in order; those that somebody else has deleted already count as deleted."""
+        for start in range(0, len(paths), DELETED_AT_ONCE):
+            several = list(paths[start : start + DELETED_AT_ONCE])
+            with self.explained(f"delete {several[0]}"):
+                try:
+                    obstore.delete(self.objects, several)
+                except (FileNotFoundError, NotFoundError):  # of a local folder, and then the rest may be there
+                    for path in several:
+                        with suppress(FileNotFoundError, NotFoundError):
+                            obstore.delete(self.objects, path)
 
     def tables(self) -> list[str]:
         """Give the names of the tables, in order: every folder directly in the lake that holds a `_delta_log`."""

@@ -168,8 +168,8 @@ class Collected:
     bytes: int
 
 
-def collect_garbage(lake: Lake, anchors: Anchors, safety_age: timedelta) -> Collected:
-    """Delete the segments that no stream needs any more.
+def collect_garbage(lake: Lake, anchors: Anchors, safety_age: timedelta, *, dry_run: bool = False) -> Collected:
+    """Delete the segments that no stream needs any more, or say which would be.
 
     A segment goes when every range of every
     stream in it is at or below that progress and it is older than safety_age; never by age alone, so a segment of a
@@ -181,8 +181,8 @@ def collect_garbage(lake: Lake, anchors: Anchors, safety_age: timedelta) -> Coll
         for entries in obstore.list(lake.objects, prefix=f"{FOLDER}/", chunk_size=1000):
             old = [entry for entry in entries if entry["last_modified"] < young]
             garbage = [entry for entry in old if _applied(lake, entry["path"], entry["size"], anchors)]
-            if garbage:
-                obstore.delete(lake.objects, [e["path"] for e in garbage])
+            if not dry_run:
+                lake.delete([entry["path"] for entry in garbage])
             deleted += len(garbage)
             kept += len(entries) - len(garbage)
             freed += sum(e["size"] for e in garbage)

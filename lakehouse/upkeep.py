@@ -13,6 +13,7 @@ from functools import partial
 
 import obstore
 import orjson
+from obstore.exceptions import NotFoundError
 
 from lakehouse.lake import Lake
 from lakehouse.merge.compaction import Compacted, compact, pressing, slices
@@ -57,10 +58,20 @@ class Requests:
         """Say whether a stream's writer is asked."""
         return self._lake.exists(self._path(stream))
 
+    def all(self) -> set[str]:
+        """Give the streams whose writers are asked."""
+        with self._lake.explained("list the requests for maintenance"):
+            try:
+                folder = f"{FOLDER}/{self._pipeline}/"
+                found = obstore.list_with_delimiter(self._lake.objects, prefix=folder)["objects"]
+            except (FileNotFoundError, NotFoundError):
+                return set()
+        names = (entry["path"].rpartition("/")[2] for entry in found)
+        return {name.removesuffix(".json") for name in names if name.endswith(".json")}
+
     def done(self, stream: str) -> None:
         """Remove the request."""
-        with self._lake.explained(f"remove {self._path(stream)}"):
-            obstore.delete(self._lake.objects, self._path(stream))
+        self._lake.delete([self._path(stream)])
 
     def _path(self, stream: str) -> str:
         return f"{FOLDER}/{self._pipeline}/{stream}.json"

@@ -31,6 +31,7 @@ from lakehouse.groups import Ints
 from lakehouse.lake import Lake
 from lakehouse.merge.index import Entries
 from lakehouse.merge.keys import Keys
+from lakehouse.merge.log import DeltaLog
 
 FOLDER = "_tidegate/index"
 SUFFIX = ".idx"
@@ -112,10 +113,7 @@ class IndexSnapshots:
         return sorted((e["path"] for e in found if e["path"].endswith(SUFFIX)), reverse=True)
 
     def _remove_older(self, path: str) -> None:
-        older = [other for other in self._paths() if other < path]
-        if older:
-            with self._lake.explained(f"remove old snapshots of {self._table}"):
-                obstore.delete(self._lake.objects, older)
+        self._lake.delete([other for other in self._paths() if other < path])
 
     def _digest(self, version: int) -> str | None:
         """Give what tells the commit of a version from any other."""
@@ -160,26 +158,46 @@ class Leftovers:
 
 
 def remove_leftovers(lake: Lake, before: datetime, *, dry_run: bool = False) -> Leftovers:
-    """Remove snapshots older than a time that a newer one replaces, or whose table is gone.
+    """Remove snapshots older than a time that no start would take: a newer one holds, or their table is gone.
 
     Raises what lakehouse.errors says of the storage.
     """
+    stale = [
+        entry
+        for table, found in _by_table(lake).items()
+        for entry in _not_taken(lake, table, found)
+        if entry["last_modified"] < before
+    ]
+    if not dry_run:
+        lake.delete([entry["path"] for entry in stale])
+    return Leftovers(len(stale), sum(int(entry["size"]) for entry in stale))
+
+
+def _by_table(lake: Lake) -> dict[str, list[Any]]:
     by_table: dict[str, list[Any]] = {}
     with lake.explained("list the snapshots of indexes"):
+        for entries in obstore.list(lake.objects, f"{FOLDER}/"):
+            for entry in entries:
+                by_table.setdefault(entry["path"].rpartition("/")[0].removeprefix(f"{FOLDER}/"), []).append(entry)
+    return by_table
+
+
+def _not_taken(lake: Lake, table: str, found: Sequence[Any]) -> list[Any]:
+    """Give the snapshots of a table but the newest that was made of the table as it is now."""
+    now = DeltaLog(lake, table, lambda *_: None).load()
+    newest_first = sorted(found, key=lambda entry: str(entry["path"]), reverse=True)
+    taken = now and next((e for e in newest_first if _is_of(lake, e["path"], now.metadata["id"], now.version)), None)
+    return [entry for entry in newest_first if entry is not taken]
+
+
+def _is_of(lake: Lake, path: str, table_id: str, version: int) -> bool:
+    with lake.explained(f"read {path}"):
         try:
-            for entries in obstore.list(lake.objects, f"{FOLDER}/"):
-                for entry in entries:
-                    by_table.setdefault(entry["path"].rpartition("/")[0].removeprefix(f"{FOLDER}/"), []).append(entry)
-        except (FileNotFoundError, NotFoundError):
-            return Leftovers(0, 0)
-        stale = []
-        for table, found in by_table.items():
-            there = bool(obstore.list_with_delimiter(lake.objects, prefix=f"{table}/_delta_log/")["objects"])
-            found.sort(key=lambda entry: str(entry["path"]))
-            stale += [e for e in (found[:-1] if there else found) if e["last_modified"] < before]
-        if stale and not dry_run:
-            obstore.delete(lake.objects, [entry["path"] for entry in stale])
-    return Leftovers(len(stale), sum(int(entry["size"]) for entry in stale))
+            _, length, _ = _HEAD.unpack(bytes(obstore.get_range(lake.objects, path, start=0, length=_HEAD.size)))
+            header = orjson.loads(bytes(obstore.get_range(lake.objects, path, start=_HEAD.size, length=length)))
+        except (FileNotFoundError, NotFoundError, ValueError, struct.error):
+            return False  # gone meanwhile, or damaged
+    return bool(header.get("table") == table_id and header.get("version", version + 1) <= version)
 
 
 def _arrays(run: Entries) -> list[Ints]:
