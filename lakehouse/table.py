@@ -74,7 +74,7 @@ class StreamTable:
             if self._tail.holds(before):
                 raise self._lake.explain(f"read the log of table {self.name}", error) from error
         if not self._tail.holds(self.version):
-            self._refuse_to_go_back(before)
+            self._reload(before)
         return True
 
     def create(self) -> None:
@@ -195,10 +195,13 @@ class StreamTable:
         state = self.state()
         return state is not None and state.commit == commit
 
-    def _refuse_to_go_back(self, before: int) -> None:
+    def _reload(self, before: int) -> None:
+        """Read the log afresh: our version's entry is gone, because the log was cleaned up or the table replaced."""
         with self._lake.explained(f"open table {self.name}"):
             now = self._load()
-        raise self._tail.gone_back(before, now.version() if now else None)
+        if now is None or now.version() < before or str(now.metadata().id) != self.table_id:
+            raise self._tail.gone_back(before, now.version() if now else None)
+        self._table = now
 
 
 NOTHING = Batch(pa.table({}), QUARANTINE.empty_table())

@@ -155,10 +155,10 @@ class DeltaLog:
         """Read the newest version; None when there is no log. Raises TableRefused for a table not for this writer."""
         hint = self._hint()
         found = self._listed(hint)
-        checkpoints = _complete(found)
+        checkpoints = complete_checkpoints(found)
         if hint and hint not in checkpoints:  # the hint may be stale
             found = self._listed(0)
-            checkpoints = _complete(found)
+            checkpoints = complete_checkpoints(found)
         commits = {int(match[1]) for name in found if (match := _COMMIT.fullmatch(name))}
         if not commits and not checkpoints:
             return None
@@ -199,7 +199,7 @@ class DeltaLog:
 
     def tombstones(self, snapshot: Snapshot) -> list[Action]:
         """Give the remove actions that a snapshot's checkpoint keeps."""
-        parts = _complete(self._listed(max(snapshot.checkpoint, 0))).get(snapshot.checkpoint, [])
+        parts = complete_checkpoints(self._listed(max(snapshot.checkpoint, 0))).get(snapshot.checkpoint, [])
         return [action["remove"] for name in parts for action in self.checkpoint_rows(name, ("remove",))]
 
     def put_commit(self, version: int, actions: Iterable[Action]) -> bool:
@@ -266,8 +266,8 @@ def _path(logged: str) -> str:
     return unquote(logged)
 
 
-def _complete(names: Iterable[str]) -> dict[int, list[str]]:
-    """Give the complete checkpoints: version -> file names, one or all parts."""
+def complete_checkpoints(names: Iterable[str]) -> dict[int, list[str]]:
+    """Give the complete checkpoints among names of a log folder: version -> file names, one or all parts."""
     found: dict[tuple[int, int], list[str]] = {}
     for name in sorted(names):
         if match := _CHECKPOINT.fullmatch(name):

@@ -124,11 +124,10 @@ class MergeTable:
                 return False
             self._begin(self._snapshot)
             return True
-        before = self._snapshot.version
         for change in self._log.advance(self._snapshot):
             self._live.follow(self._snapshot, change)
-        if self._snapshot.version == before and not self._tail.holds(before):
-            self._reload(before)
+        if not self._tail.holds(self._snapshot.version):
+            self._reload(self._snapshot.version)
         return True
 
     def create(self) -> None:

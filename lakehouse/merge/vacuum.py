@@ -13,13 +13,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import obstore
-from deltalake import DeltaTable
 
 from lakehouse.lake import Lake
+from lakehouse.merge.intervals import interval
 from lakehouse.merge.log import Action, DeltaLog, Snapshot, data_file
 from lakehouse.merge.vectors import FOLDER
 
-BATCH = 1000  # objects deleted by one request
+TOMBSTONES = "delta.deletedFileRetentionDuration"  # property: how long checkpoints keep what was removed
+TOMBSTONES_DEFAULT = "interval 1 week"
 _OURS = re.compile(r"(.*/)?(deletion_vector_[0-9a-f-]{36}\.bin|[^/_.][^/]*\.parquet)")
 _HIDDEN = re.compile(rf"(?!{FOLDER}/)[_.][^/=]*/")  # folders that are none of ours; a partition's has an equals sign
 
@@ -34,7 +35,7 @@ class Vacuumed:
 
 
 def vacuum(lake: Lake, table: str, retention: timedelta, *, dry_run: bool = False) -> Vacuumed:
-    """Delete files that no version needs that was the newest at any time within the retention, and old log entries.
+    """Delete files that no version needs that was the newest at any time within the retention.
 
     Only files older than the retention are deleted: it must exceed the longest commit, whose files no version knows
     yet. Versions that were the newest within the retention stay readable. Raises TableRefused for a table that is not
@@ -46,26 +47,25 @@ def vacuum(lake: Lake, table: str, retention: timedelta, *, dry_run: bool = Fals
     snapshot = log.load()
     if snapshot is None:
         return Vacuumed(0, 0, 0)
-    needed = _needed(log, snapshot, int(cutoff.timestamp() * 1000))
+    needed = _needed(log, snapshot, int(cutoff.timestamp() * 1000), retention)
     with lake.explained(f"vacuum table {table}"):
         stale = [
             (path, size) for path, size, changed in _listed(lake, table) if path not in needed and changed < cutoff
         ]
-        if not dry_run:
-            paths = [f"{table}/{path}" for path, _ in stale]
-            for start in range(0, len(paths), BATCH):
-                obstore.delete(lake.objects, paths[start : start + BATCH])
-            DeltaTable(lake.table_uri(table), storage_options=dict(lake.storage_options)).cleanup_metadata()
+    if not dry_run:
+        lake.delete([f"{table}/{path}" for path, _ in stale])
     vectors = sum(path.endswith(".bin") for path, _ in stale)
     return Vacuumed(len(stale) - vectors, vectors, sum(size for _, size in stale))
 
 
-def _needed(log: DeltaLog, snapshot: Snapshot, cutoff_ms: int) -> set[str]:
+def _needed(log: DeltaLog, snapshot: Snapshot, cutoff_ms: int, retention: timedelta) -> set[str]:
     """Give the paths of the files that the newest version needs, or any that was the newest at or after the cutoff."""
     needed = set(_paths(file.add for file in snapshot.files.values()))
+    kept = interval(snapshot.configuration.get(TOMBSTONES) or TOMBSTONES_DEFAULT)
+    told = snapshot.checkpoint if kept is not None and retention <= kept else -1  # by a checkpoint, up to here
     for version in range(snapshot.version, -1, -1):
-        actions = log.read(version)
-        if actions is None:  # cleaned up: the checkpoint says what was removed before
+        actions = log.read(version) if version > told else None
+        if actions is None:  # the checkpoint says what was removed before, also where the log was cleaned up
             needed.update(_paths(r for r in log.tombstones(snapshot) if r.get("deletionTimestamp", 0) >= cutoff_ms))
             break
         said = [int(a["commitInfo"].get("timestamp", cutoff_ms)) for a in actions if "commitInfo" in a]

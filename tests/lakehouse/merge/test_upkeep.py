@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lakehouse.lake import Lake
-from lakehouse.merge import compaction
+from lakehouse.merge import compaction, vectors
 from lakehouse.merge.compaction import compact, slices
 from lakehouse.merge.vacuum import vacuum
 from lakehouse.table import Contested
@@ -252,3 +252,21 @@ def test_the_full_vacuum_of_delta_rs_finds_no_vector_to_destroy(lake: Lake) -> N
     read.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)
     live = sorted(writer.live)
     assert by_deltalake(lake) == by_duckdb(lake) == by_location(merge_table(lake, partition_by=("region",))) == live
+
+
+def test_vectors_beside_the_data_files_are_what_the_full_vacuum_of_delta_rs_destroys(
+    local: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why ours lie in a folder of their own, and why docs/operations.md warns of it where Spark has deleted rows."""
+    monkeypatch.setattr(vectors, "FOLDER", "")
+    table = merge_table(local)
+    writer = Writer(table)
+    writer.apply(range(20))
+    writer.apply([], [0, 7])
+    aged(local)
+    DeltaTable(local.table_uri("t")).vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False)
+    assert by_deltalake(local) == sorted(writer.live)
+    read = DeltaTable(local.table_uri("t"))
+    read.vacuum(retention_hours=0, enforce_retention_duration=False, dry_run=False, full=True)
+    with pytest.raises(Exception, match="deletion_vector"):
+        by_deltalake(local)
