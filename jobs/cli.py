@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from contracts.durations import parse_duration
 from contracts.faults import ContractError
 from jobs.errors import TidegateError
 from jobs.settings import VERSION
@@ -155,6 +156,49 @@ def status(
     else:
         show_status(found, out)
     raise typer.Exit(OK if found.healthy else PROBLEM)
+
+
+@app.command(epilog="Example: tidegate maintain --contracts contracts/shop --lake ./lake --every 10m")
+def maintain(
+    contracts: Contracts,
+    lake: LakeUri,
+    name: Pipeline = "main",
+    stream: Annotated[
+        list[str] | None, typer.Option("--stream", help="This stream's tables alone (repeatable); else all.")
+    ] = None,
+    every: Annotated[str | None, typer.Option(help="Go on until Ctrl-C, once in this time, such as 10m.")] = None,
+    retention: Annotated[
+        str, typer.Option(help="How long what was replaced stays readable, such as 7d; at least 1h.")
+    ] = "7d",
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", envvar=CLUSTER_VARIABLE, help="Flink's HOST:PORT; else as last run.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Delete what no retained version needs, shorten logs, and merge small files where no writer is at work.
+
+    Safe at any time, beside the running job and beside readers. Exit code 0: done; 1: something failed, and what.
+    """
+    from jobs.maintain import Asked, Round, maintain_every, orders_of, show_round
+    from jobs.maintain import maintain as maintain_once
+
+    seconds = parse_duration(every) / 1000 if every else None
+    orders = orders_of(retention, dry_run=dry_run)
+    asked = Asked(contracts, lake, name, tuple(stream or ()), cluster, orders)
+
+    def show(done: Round) -> None:
+        if as_json:
+            print(json.dumps(done.as_dict(), default=str), flush=True)
+        else:
+            show_round(done, out)
+
+    if seconds is not None:
+        maintain_every(seconds, asked, err, show)
+        return
+    done = maintain_once(asked, err)
+    show(done)
+    raise typer.Exit(PROBLEM if done.told else OK)
 
 
 @app.command(epilog="Example: tidegate verify --stream users --source postgresql://reader@db/shop --wait 60")

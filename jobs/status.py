@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,13 @@ from jobs.kafka.offsets import end_offsets, partitions_of
 from jobs.launch import last_run
 from jobs.routing import reads
 from jobs.start import resolve_topics
+from jobs.table_status import worn
 from lakehouse.drift import read_drift
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
-from lakehouse.standing import Standing, standing_of
+from lakehouse.standing import Standing, standings
+from lakehouse.table_facts import TableFacts, facts_of
+from lakehouse.upkeep import Requests
 
 RUNNING, LEVEL, BEHIND, PARKED, STOPPED = "running", "level", "behind", "parked", "stopped"
 COLOURS = {RUNNING: "green", LEVEL: "green", BEHIND: "yellow", PARKED: "red", STOPPED: "yellow"}
@@ -60,6 +63,8 @@ class StreamStatus:
     partitions: tuple[PartitionStatus, ...]
     # topic -> rows of current that its newest snapshot does not hold, and how many of them were removed
     vanished: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    facts: tuple[TableFacts, ...] = ()  # how worn its tables are
+    asked: bool = False  # to merge files, and has not done it yet
 
 
 @dataclass(frozen=True)
@@ -79,7 +84,11 @@ class Status:
 
     def as_dict(self) -> dict[str, Any]:
         """Give the status as plain values."""
-        return {**dataclasses.asdict(self), "healthy": self.healthy}
+        made = {**dataclasses.asdict(self), "healthy": self.healthy}
+        for stream, given in zip(self.streams, made["streams"], strict=True):
+            for facts, values in zip(stream.facts, given["facts"], strict=True):
+                values["dead_share"] = round(facts.dead_share, 4)
+        return made
 
 
 def read_status(
@@ -97,9 +106,17 @@ def read_status(
     job, job_state = _job(lake, pipeline, cluster)
     ends = _ends(loaded, kafka, kafka_config)
     parked = {entry.stream: entry.reason for entry in Parking(lake, pipeline).all()}
+    stands = standings(lake, loaded, pipeline)
+    facts = facts_of(lake, list(stands), pipeline)
+    asked = Requests(lake, pipeline).all()
     streams = tuple(
-        _stream(contract, standing_of(lake, contract, pipeline), ends, parked.get(contract.stream), job_state)
+        replace(
+            _stream(contract, stands[name], ends, parked.get(name), job_state),
+            facts=tuple(facts[name]),
+            asked=name in asked,
+        )
         for contract in loaded
+        for name in [contract.stream]
     )
     return Status(pipeline, job, job_state, streams, _drift(lake, {contract.stream for contract in loaded}))
 
@@ -184,8 +201,10 @@ def show_status(status: Status, console: Console) -> None:
         for p in s.partitions:
             partitions.add_row(s.stream, p.topic, str(p.partition), _text(p.committed), _text(p.lag))
     console.print(f"pipeline {status.pipeline}, job {status.job or '-'} {status.job_state or ''}", highlight=False)
-    console.print(streams, partitions)
+    console.print(streams, partitions, worn(facts for s in status.streams for facts in s.facts))
     for s in status.streams:
+        if s.asked:
+            console.print(f"the writer of {s.stream} is asked to merge files, and has not done it yet", highlight=False)
         for topic, (found, removed) in s.vanished.items():
             done = "removed" if removed else "left as they are (`vanished: report`, or above `vanishedShare`)"
             said = f"{s.stream}: the newest snapshot of {topic} lacks {found:,} rows of the table, {done}"

@@ -9,6 +9,7 @@ LakehouseError
     |-- NotWritable              the storage refuses our writes
     |-- BucketMissing            the bucket does not exist
     |-- DiskFull                 no space is left
+    |-- ClockDiffers             this machine's clock is not the store's
     |-- GapFound                 records between the progress and a section are missing
     |-- RetentionLoss            Kafka deleted records before they were read
     |-- TopicRecreated           the topic is not the one the tables were filled from
@@ -64,6 +65,10 @@ class BucketMissing(FatalError):  # noqa: N818
 
 class DiskFull(FatalError):  # noqa: N818
     """No space is left where the tables are."""
+
+
+class ClockDiffers(FatalError):  # noqa: N818
+    """This machine's clock is not the store's."""
 
 
 class GapFound(FatalError):  # noqa: N818

@@ -8,18 +8,23 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 
 import pytest
 from confluent_kafka import Producer
+from rich.console import Console
 
 from jobs.cluster import Cluster
 from jobs.errors import ClusterUnreachable
 from jobs.kafka.client import KafkaClient
 from jobs.kafka.offsets import end_offsets, partitions_of
 from jobs.kafka.topics import ensure_topics
+from jobs.maintain import Asked, maintain
 from jobs.stack import Stack
+from lakehouse import maintenance
+from lakehouse.maintenance import Job, Orders
 from tests.flows.command import COMMAND, tidegate
 from tests.flows.pipeline import Pipeline
 from tests.flows.streams import (
@@ -99,20 +104,26 @@ class Loaded:
         return end_offsets(self.kafka, partitions_of(self.kafka, [self.topic]))
 
 
-def test_a_job_stopped_in_the_middle_of_a_load_goes_on_where_its_tables_end(
-    pipeline: Pipeline, kafka: KafkaClient, tmp_path: Path
+def test_a_job_stopped_in_the_middle_of_a_load_and_maintained_goes_on_where_its_tables_end(
+    pipeline: Pipeline, kafka: KafkaClient, tmp_path: Path, quiet: Console, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loaded = Loaded(pipeline, kafka, tmp_path)
+    asked = Asked(loaded.contracts, str(pipeline.lake), pipeline.name, (), None, Orders())
     with load(pipeline.stack.kafka_address, loaded.topic):
         with running(pipeline, loaded.contracts):
             until("the first commits", lambda: loaded.committed() > 10_000)
+            beside = maintain(asked, quiet)
         stopped_at = loaded.committed()
         until("more is written", lambda: loaded.written() > stopped_at + 10_000)
         assert loaded.committed() == stopped_at
+        monkeypatch.setattr(maintenance, "QUIET", timedelta(0))
+        alone = maintain(asked, quiet)
         with running(pipeline, loaded.contracts):
             until("it goes on", lambda: loaded.committed() > stopped_at + 10_000)
     with running(pipeline, loaded.contracts):
         loaded.verify()
+    assert (beside.job, beside.told, alone.job, alone.told) == (Job.RUNS, [], Job.ENDED, [])
+    assert not any(table.compacted for table in beside.tables)
 
 
 def test_two_copies_of_a_pipeline_do_no_harm(pipeline: Pipeline, kafka: KafkaClient, tmp_path: Path) -> None:
