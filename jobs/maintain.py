@@ -68,7 +68,7 @@ class Round:
     @property
     def tables(self) -> list[TableDone]:
         """Give what was done to each table."""
-        drift = [self.shared.drift] if self.shared else []
+        drift = [self.shared.drift] if self.shared and self.shared.drift else []
         return [*(table for stream in self.streams for table in stream.tables), *drift]
 
     @property
@@ -175,6 +175,9 @@ def shown_bytes(count: int) -> str:
 def _sentences(done: Round) -> Iterable[str]:
     if done.dry_run:
         yield "dry run: nothing was changed"
+    empty = [stream.stream for stream in done.streams if not stream.tables]
+    if empty:
+        yield f"no tables are there yet of: {', '.join(empty)}"
     asked = [stream.stream for stream in done.streams if stream.asked]
     if asked:
         yield f"the writer {'would be' if done.dry_run else 'is'} asked to merge files of: {', '.join(asked)}"

@@ -17,7 +17,6 @@ from typing import TypeVar
 import obstore
 import pyarrow as pa
 from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError
 
 from contracts.model import Contract
 from lakehouse.drift import TABLE as DRIFT
@@ -107,7 +106,7 @@ class StreamDone:
 class LakeDone:
     """What was done to what the streams of a lake share."""
 
-    drift: TableDone
+    drift: TableDone | None  # None where nothing ever drifted
     segments: Collected
     indexes: Leftovers
     failures: tuple[str, ...]
@@ -121,16 +120,17 @@ def maintain_stream(lake: Lake, stream: str, pipeline: str, orders: Orders, job:
     """
     tables = {kind.table_name(stream): _files(lake, kind, stream, pipeline) for kind in KINDS}
     done = {name: TableDone(name) for name in tables}
-    there = {name: table for name, table in tables.items() if _opened(table, done[name])}
-    busy = _busy(lake, stream, pipeline, job, there)
+    there = {name: table for name, table in tables.items() if _tried(done[name], table.open, False)}
+    written = [_tried(done[name], partial(_written_ms, lake, table), 0) for name, table in there.items()]
+    busy = _busy(lake, stream, pipeline, job, max(written, default=0))
     asked = False
     for name, table in there.items():
-        worn = any(slices(table))
+        worn = _tried(done[name], partial(_worn, table), False)
         if worn and busy:
             done[name].note = f"left to its writer: {busy}"
             asked = True
         elif worn:
-            _guarded(done[name], partial(_compact, table, orders, done[name]))
+            _tried(done[name], partial(_compact, table, orders, done[name]), None)
         _clean(lake, done[name], orders, filled=True)
     if asked and not orders.dry_run:
         Requests(lake, pipeline).ask(stream)
@@ -146,15 +146,17 @@ def maintain_lake(lake: Lake, contracts: Sequence[Contract], pipeline: str, orde
     Raises LakehouseError when the store does not take the record.
     """
     drift, failures = TableDone(DRIFT), list[str]()
-    if DeltaLog(lake, DRIFT, lambda *_: None).load() is not None:
-        _guarded(drift, partial(_compact_drift, lake, orders, drift))
+    there = _tried(drift, DeltaLog(lake, DRIFT, lambda *_: None).load, None) is not None
+    if there:
+        _tried(drift, partial(_compact_drift, lake, orders, drift), None)
         _clean(lake, drift, orders, filled=False)
     segments = _told(failures, lambda: _collect(lake, contracts, pipeline, orders, failures), Collected(0, 0, 0))
     before = datetime.now(UTC) - SHORTEST_RETENTION
     indexes = _told(failures, lambda: remove_leftovers(lake, before, dry_run=orders.dry_run), Leftovers(0, 0))
-    if not orders.dry_run:
-        _record(lake, pipeline, "", orders, [drift])
-    return LakeDone(drift, segments, indexes, tuple(failures))
+    told = drift if there or drift.failures else None
+    if told and not orders.dry_run:
+        _record(lake, pipeline, "", orders, [told])
+    return LakeDone(told, segments, indexes, tuple(failures))
 
 
 def verify_clock(lake: Lake, pipeline: str) -> None:
@@ -177,22 +179,17 @@ def _files(lake: Lake, kind: TableKind, stream: str, pipeline: str) -> MergeTabl
     return MergeTable(lake, kind, shape, pipeline, {}, verify_rewritable)
 
 
-def _opened(table: MergeTable, done: TableDone) -> bool:
-    try:
-        return table.open()
-    except LakehouseError as error:
-        done.failures.append(str(error))
-        return False
+def _worn(table: MergeTable) -> bool:
+    return any(slices(table))
 
 
-def _busy(lake: Lake, stream: str, pipeline: str, job: Job, tables: Mapping[str, MergeTable]) -> str:
-    """Say why a writer of the tables is believed to be at work; nothing when there is none."""
+def _busy(lake: Lake, stream: str, pipeline: str, job: Job, written_ms: int) -> str:
+    """Say why a writer of tables that were last written to at a time is believed to be at work, if one is."""
     parked = Parking(lake, pipeline).read(stream) is not None
     if job is Job.RUNS and not parked:
         return "the job runs"
     quiet = QUIET_UNKNOWN if job is Job.UNKNOWN and not parked else QUIET
-    newest = max((_written_ms(lake, table) for table in tables.values()), default=0)
-    age = timedelta(milliseconds=int(time.time() * 1000) - newest)
+    age = timedelta(milliseconds=int(time.time() * 1000) - written_ms)
     if age >= quiet:
         return ""
     known = "nobody says whether the job runs, and " if job is Job.UNKNOWN else ""
@@ -244,20 +241,24 @@ def _clean(lake: Lake, done: TableDone, orders: Orders, *, filled: bool) -> None
         done.vacuumed = vacuum(lake, name, orders.retention, dry_run=dry)
 
     for verb in (checkpoint, clean, delete):
-        _guarded(done, verb)
+        _tried(done, verb, None)
 
 
 def _outdated(snapshot: Snapshot) -> bool:
     return snapshot.version - snapshot.checkpoint >= CHECKPOINT_AFTER
 
 
-def _guarded(done: TableDone, verb: Callable[[], None]) -> None:
+def _tried(done: TableDone, verb: Callable[[], T], otherwise: T) -> T:
+    """Do something to a table whose failure must not keep others from their maintenance."""
     try:
-        verb()
+        return verb()
     except Contested:
         done.note = "left to its writer: it committed meanwhile"
-    except (LakehouseError, DeltaError, OSError, ValueError) as error:
+    except LakehouseError as error:
         done.failures.append(str(error))
+    except Exception as error:  # noqa: BLE001 (a damaged log, for one, may raise anything)
+        done.failures.append(f"{type(error).__name__}: {error}")
+    return otherwise
 
 
 def _told(failures: list[str], verb: Callable[[], T], otherwise: T) -> T:
@@ -265,7 +266,9 @@ def _told(failures: list[str], verb: Callable[[], T], otherwise: T) -> T:
         return verb()
     except LakehouseError as error:
         failures.append(str(error))
-        return otherwise
+    except Exception as error:  # noqa: BLE001 (as above)
+        failures.append(f"{type(error).__name__}: {error}")
+    return otherwise
 
 
 def _collect(

@@ -64,11 +64,16 @@ def facts_of(lake: Lake, streams: Sequence[str], pipeline: str) -> dict[str, lis
 
 def _read(lake: Lake, table: str) -> tuple[Snapshot, int] | None:
     """Give the newest snapshot of a table and how many commits its log holds; None when there is no such table."""
-    log = DeltaLog(lake, table, lambda *_: None)
     try:
-        snapshot = log.load()
-    except TableRefused:
+        snapshot = _snapshot(lake, table)
+    except (TableRefused, ValueError, KeyError, TypeError):  # damaged
         return None
+    return None if snapshot is None else (snapshot, snapshot.version - _oldest(lake, table, snapshot.version) + 1)
+
+
+def _snapshot(lake: Lake, table: str) -> Snapshot | None:
+    log = DeltaLog(lake, table, lambda *_: None)
+    snapshot = log.load()
     if snapshot is None:
         return None
     for version in range(snapshot.checkpoint, max(snapshot.checkpoint - LOOKED_BACK, 0), -1):
@@ -77,7 +82,7 @@ def _read(lake: Lake, table: str) -> tuple[Snapshot, int] | None:
             break
         info = commit_info(commit)
         snapshot.optimized_ms = info.get("timestamp") if info.get("operation") == "OPTIMIZE" else None
-    return snapshot, snapshot.version - _oldest(lake, table, snapshot.version) + 1
+    return snapshot
 
 
 def _oldest(lake: Lake, table: str, newest: int) -> int:

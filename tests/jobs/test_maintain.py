@@ -91,7 +91,7 @@ def test_what_cannot_be_done_is_refused_with_the_reason(shop: Path, flags: tuple
 
 
 def test_a_table_that_fails_is_told_with_exit_code_1_and_the_others_are_maintained(shop: Path) -> None:
-    (shop / "lake" / "first_changes" / "_delta_log" / f"{0:020}.json").unlink()
+    (shop / "lake" / "first_changes" / "_delta_log" / f"{5:020}.json").write_text("{not JSON")
     said = ask(shop, "--json")
     done = json.loads(said.out)
     assert said.code == 1 and "first_changes" in done["failed"][0]
