@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from contracts.load import load_contracts
@@ -65,6 +66,7 @@ class StreamStatus:
     vanished: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     facts: tuple[TableFacts, ...] = ()  # how worn its tables are
     asked: bool = False  # to merge files, and has not done it yet
+    notes: tuple[str, ...] = ()  # where tables are not kept as the contract wants, and what to do
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,9 @@ def _stream(
     age = None if state.committed_at_ms is None else round(time.time() - state.committed_at_ms / 1000, 1)
     counts = state.anchor.counts if state.anchor else {}
     watermark = state.anchor.watermark_ms if state.anchor else None
-    lost = _vanished(state)
-    return StreamStatus(contract.stream, word, reason, watermark, counts, age, state.versions, partitions, lost)
+    return StreamStatus(
+        contract.stream, word, reason, watermark, counts, age, state.versions, partitions, _vanished(state), state.notes
+    )
 
 
 def _vanished(state: Standing) -> dict[str, tuple[int, int]]:
@@ -209,6 +212,8 @@ def show_status(status: Status, console: Console) -> None:
             done = "removed" if removed else "left as they are (`vanished: report`, or above `vanishedShare`)"
             said = f"{s.stream}: the newest snapshot of {topic} lacks {found:,} rows of the table, {done}"
             console.print(said, highlight=False, markup=False)
+    for note in (note for s in status.streams for note in s.notes):
+        console.print(f"[yellow]{escape(note)}[/]", highlight=False, soft_wrap=True)
     if status.drift:
         drift = Table("seen at", "stream", "drift", "column", "contract", "messages", "topic", "partition", "offset")
         for note in status.drift:

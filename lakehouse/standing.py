@@ -12,6 +12,7 @@ from lakehouse.anchor import AnchorState, Partition
 from lakehouse.errors import FatalError
 from lakehouse.kinds import kinds_of
 from lakehouse.lake import Lake
+from lakehouse.merge.merge_table import MergeTable
 from lakehouse.tables import tables_of
 
 THREADS = 16  # streams asked at once: each waits for the storage
@@ -25,6 +26,7 @@ class Standing:
     progress: Mapping[Partition, int] = field(default_factory=dict)  # last applied offset, in each partition's epoch
     versions: Mapping[str, int] = field(default_factory=dict)  # table name -> version
     committed_at_ms: int | None = None  # when the anchor was last committed
+    notes: tuple[str, ...] = ()  # where the tables are not kept as the contract wants, and what to do
 
     def epoch(self, topic: str) -> int:
         """Give the topic's epoch as last committed."""
@@ -44,12 +46,13 @@ def standing_of(lake: Lake, contract: Contract, pipeline: str) -> Standing:
     kinds = kinds_of(contract.tables)
     tables = tables_of(lake, contract, kinds, pipeline, epochs, {})
     versions = {table.name: table.version for table in tables if table.open()}
+    notes = tuple(t.fallback for t in tables if isinstance(t, MergeTable) and t.name in versions and t.fallback)
     anchor = tables[-1]
     state = anchor.state() if anchor.name in versions else None
     if state is None:
-        return Standing(versions=versions)
+        return Standing(versions=versions, notes=notes)
     epochs.update(state.epochs())
-    return Standing(state, anchor.progress(state.partitions), versions, anchor.committed_ms())
+    return Standing(state, anchor.progress(state.partitions), versions, anchor.committed_ms(), notes)
 
 
 def unfit_tables(lake: Lake, pipeline: str, wanted: Sequence[tuple[Contract, Mapping[str, str]]]) -> list[str]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+import pyarrow as pa
+from pyroaring import BitMap
 
 from lakehouse.groups import Ints
 from lakehouse.lake import Lake
@@ -24,28 +26,37 @@ SLICE_BYTES = 32 * 1024 * 1024  # of files, as Parquet, that are in memory at on
 SLICES = 2  # at once
 
 
-def copied(
-    lake: Lake, table: str, live: LiveFiles, remove: Ints, layout: Layout
-) -> tuple[list[Action], list[tuple[Written, Ints]]]:
+@dataclass(frozen=True)
+class Copied:
+    """What was written again: the actions that take the old files out, the new files, and where each one's rows were."""
+
+    removes: list[Action]
+    files: list[tuple[Written, Ints]]
+
+
+def copied(lake: Lake, table: str, live: LiveFiles, remove: Ints, layout: Layout) -> Copied:
     """Write the rows that stay of the files that hold rows to remove.
 
-    Gives the actions that take the old files out of the table, and the new files with where their rows were. Files
-    that are not live and rows that are deleted already are left alone. Raises what the storage raises.
+    Files that are not live and rows that are deleted already are left alone. Raises what the storage raises.
     """
-    staying = {}
-    for number, dead in live.deleting(remove):
-        positions = np.delete(np.arange(live.row_count(number), dtype=np.int64), np.asarray(dead.to_array(), np.int64))
-        staying[number] = (number << POSITION_BITS) + positions
-    actions = [removed(live.files[number]) for number in staying]
+    dead = dict(live.deleting(remove))
     smaller = replace(layout, target=layout.target or TARGET_BYTES)
 
     def write(numbers: list[int]) -> list[tuple[Written, Ints]]:
-        old = np.concatenate([staying[number] for number in numbers])
-        return [(file, old[file.taken]) for file in write_files(lake, table, live.rows(old, layout.columns), smaller)]
+        stay = {number: _staying(live.row_count(number), dead[number]) for number in numbers}
+        rows = pa.concat_tables([live.whole(n, layout.columns).take(pa.array(stay[n])) for n in numbers])
+        old = np.concatenate([(number << POSITION_BITS) + positions for number, positions in stay.items()])
+        return [(file, old[file.taken]) for file in write_files(lake, table, rows, smaller)]
 
+    left = [number for number, rows in dead.items() if len(rows) < live.row_count(number)]
     with ThreadPoolExecutor(SLICES) as pool:
-        made = pool.map(write, slices(live, [number for number, rows in staying.items() if len(rows)]))
-        return actions, [file for files in made for file in files]
+        made = [file for files in pool.map(write, slices(live, left)) for file in files]
+    return Copied([removed(live.files[number]) for number in dead], made)
+
+
+def _staying(count: int, dead: BitMap) -> Ints:
+    """Give the positions of the rows of a file that are not deleted."""
+    return np.delete(np.arange(count, dtype=np.int64), np.asarray(dead.to_array(), np.int64))
 
 
 def slices(live: LiveFiles, numbers: Iterable[int]) -> Iterator[list[int]]:

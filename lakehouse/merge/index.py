@@ -9,7 +9,7 @@ Memory: 32 bytes an entry, 40 where keys are hashed; beyond a budget in mapped f
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +18,8 @@ from lakehouse.merge.index_memory import SHARED, IndexMemory
 from lakehouse.merge.keys import Ints, Keys, concat_keys
 
 _LOWEST = -(1 << 63)
+ROW_BITS = 32  # of a location: the file's number stands above them
+ROW = (1 << ROW_BITS) - 1
 GROWTH = 4  # a run is merged into the one before it unless that one is so many times larger
 Rows = npt.NDArray[np.intp]
 
@@ -58,6 +60,31 @@ class Hits:
     def take(self, where: Rows | npt.NDArray[np.bool_]) -> Hits:
         """Give some of the hits."""
         return Hits(self.asked[where], self.entries.take(where))
+
+
+class _Moves:
+    """Where rows of some files went, ready to be asked for many locations."""
+
+    def __init__(self, old: Ints, new: Ints) -> None:
+        numbers, positions = old >> ROW_BITS, old & ROW
+        self._counts = np.zeros(int(numbers.max()) + 2, np.int64)  # by file: positions known; the last for all above
+        np.maximum.at(self._counts, numbers, positions + 1)
+        self._starts = np.cumsum(self._counts) - self._counts
+        self._to = np.full(int(self._counts.sum()), -1, np.int64)  # -1: a row that went nowhere
+        self._to[self._starts[numbers] + positions] = new
+
+    def followed(self, locations: Ints, flags: int) -> Ints:
+        """Give the locations, with the new ones of rows that moved; flags stay."""
+        plain = locations & ~flags
+        numbers = np.minimum(plain >> ROW_BITS, len(self._counts) - 1)
+        moved = np.flatnonzero((plain & ROW) < self._counts[numbers])
+        to = self._to[self._starts[numbers[moved]] + (plain[moved] & ROW)]
+        moved, to = moved[to >= 0], to[to >= 0]
+        if not len(moved):
+            return locations
+        made = locations.copy()
+        made[moved] = to | (locations[moved] & flags)
+        return made
 
 
 class KeyIndex:
@@ -105,6 +132,16 @@ class KeyIndex:
     def restore(self, runs: Sequence[Entries]) -> None:
         """Take over the runs of a snapshot."""
         self._runs = list(runs)
+
+    def move(self, old: Ints, new: Ints, flags: int) -> None:
+        """Follow rows to other locations: bits of a location that are flags stay. Costs one pass over all entries.
+
+        The arrays of runs are never changed in place: somebody may be writing them down.
+        """
+        if not len(old):
+            return
+        moves = _Moves(old, new)
+        self._runs = [replace(run, location=moves.followed(run.location, flags)) for run in self._runs]
 
     def last(self, keys: Keys) -> Hits:
         """Give the entry that counts of each key that has one, by asked key: with `versions` the highest."""

@@ -118,6 +118,10 @@ class LiveFiles:
         back[order] = np.arange(len(order))
         return found.combine_chunks().take(pa.array(back))
 
+    def whole(self, number: int, columns: pa.Schema) -> pa.Table:
+        """Give columns of all rows of a file in their order, deleted ones included."""
+        return self._reader.read(self.files[number], columns, alone=True)
+
     def deleting(self, locations: Ints) -> list[tuple[int, BitMap]]:
         """Give the files whose deleted rows grow by those at locations, with all of their deleted rows then.
 

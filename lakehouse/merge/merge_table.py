@@ -28,7 +28,7 @@ from lakehouse.groups import Ints
 from lakehouse.kind import TableKind
 from lakehouse.lake import Lake
 from lakehouse.merge.actions import commit_info, marked, now_ms, removed
-from lakehouse.merge.copying import copied
+from lakehouse.merge.copying import Copied, copied
 from lakehouse.merge.data_files import Layout, Written, write_files
 from lakehouse.merge.live import POSITION_BITS, LiveFiles, News
 from lakehouse.merge.log import Action, Change, DataFile, DeltaLog, Guard, Snapshot
@@ -45,6 +45,8 @@ __all__ = ["POSITION_BITS", "DataFile", "MergeTable", "News"]
 CHECKPOINT_EVERY = 64  # commits
 CHECKPOINT_AGAIN = 8  # commits after one that failed
 EVOLVE_ATTEMPTS = 5
+NOTHING_COPIED = Copied([], [])
+NOWHERE = np.empty(0, np.int64), np.empty(0, np.int64)
 
 
 class MergeTable:
@@ -66,6 +68,7 @@ class MergeTable:
         self.kind = kind
         self.shape = shape
         self.checkpoint_failures = 0
+        self.moved = NOWHERE  # where rows that the newest commit copied were, and where they are
         self._lake = lake
         self._pipeline = pipeline
         self._epochs = epochs
@@ -105,6 +108,16 @@ class MergeTable:
         """Say whether commits write files again (copy-on-write) rather than vectors."""
         wanted = self.shape.storage is Storage.COPY_ON_WRITE
         return wanted or not vectored(self._open_snapshot.protocol)
+
+    @property
+    def fallback(self) -> str | None:
+        """Say why the table is not written as the contract wants; None when it is."""
+        if self.shape.storage is Storage.COPY_ON_WRITE or vectored(self._open_snapshot.protocol):
+            return None
+        return (
+            f"table {self.name} has no deletion vectors, the contract wants merge-on-read: it is written copy-on-write "
+            "meanwhile, and commits cost more. Give it vectors with `tidegate migrate`, or set `storage: copy-on-write`"
+        )
 
     @property
     def layout(self) -> Layout:
@@ -230,7 +243,7 @@ class MergeTable:
 
     def scan(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Give columns of all rows of a live file in their order, deleted ones included."""
-        return self._reader.read(self._live.files[number], self._schema(columns), alone=True)
+        return self._live.whole(number, self._schema(columns))
 
     def news(self) -> News:
         """Give what others did since the last call, or since the first open()."""
@@ -250,8 +263,8 @@ class MergeTable:
         Without a state the table still counts as never filled, or as it stood before.
 
         Gives the locations of the appended rows in their order. Copy-on-write, the rows beside deleted ones are in new
-        files afterwards. A location that is deleted already, or whose file is
-        no longer live, changes nothing; no rows at all still make a commit.
+        files afterwards, as `moved` says. A location that is deleted already, or whose file is no longer live, changes
+        nothing; no rows at all still make a commit.
         Raises Contested when the snapshot is no longer the newest; LakehouseError when the storage refuses, which may
         leave it open whether the commit was made: progress tells, once it can be read. Files that were written for a
         commit that was not made stay for vacuum.
@@ -260,12 +273,15 @@ class MergeTable:
         rows = layout.conformed(append)
         with ThreadPoolExecutor(1) as beside:  # the vectors are made and put meanwhile
             writing = beside.submit(write_files, self._lake, self.name, rows, layout)
-            deleting, vectors = self._copied(remove, layout) if self.copies else self._marked(remove)
+            copy = copied(self._lake, self.name, self._live, remove, layout) if self.copies else NOTHING_COPIED
+            deleting, vectors = (copy.removes, {}) if self.copies else self._marked(remove)
         written = writing.result()
         parameters = {"appended": str(len(append)), "removed": str(len(remove))}
         info = commit_info(operation, parameters, self.version, {METADATA_KEY: state.to_json()} if state else {})
         txns = [{"txn": {"appId": self._app_id(p), "version": offset}} for p, offset in progress.items()]
-        self._commit([info, *txns, *deleting, *({"add": file.add} for file in written)], vectors)
+        adds = [{"add": file.add} for file in (*written, *(file for file, _ in copy.files))]
+        self._commit([info, *txns, *deleting, *adds], vectors)
+        self.moved = self._moved(copy)
         if state is not None:
             self._tail.wrote(self.version, state)
         self._checkpoint()
@@ -337,11 +353,6 @@ class MergeTable:
         self._live.follow(now, told)
         self._begin(now)
 
-    def _copied(self, remove: Ints, layout: Layout) -> tuple[list[Action], dict[int, BitMap]]:
-        """Write the files that hold rows at locations again without them; gives the actions, and no vectors."""
-        actions, made = copied(self._lake, self.name, self._live, remove, layout)
-        return [*actions, *({"add": file.add} for file, _ in made)], {}
-
     def _marked(self, remove: Ints) -> tuple[list[Action], dict[int, BitMap]]:
         """Write the vectors of a commit that deletes the rows at locations; gives its actions, and vectors by file."""
         grown = self._live.deleting(remove)
@@ -388,6 +399,12 @@ class MergeTable:
         for file in written:
             made[file.taken] = self._live.locations(file.path, len(file.taken))
         return made
+
+    def _moved(self, copy: Copied) -> tuple[Ints, Ints]:
+        """Give where the rows that a commit copied were, and where they are."""
+        none = np.empty(0, np.int64)
+        new = [self._live.locations(file.path, len(old)) for file, old in copy.files]
+        return np.concatenate([none, *(old for _, old in copy.files)]), np.concatenate([none, *new])
 
     def _checkpoint(self) -> None:
         """Have a checkpoint made now and then: our commits do not trigger delta-rs's own. Failing is not an error."""

@@ -90,10 +90,9 @@ def _listed(protocol: Mapping[str, Any]) -> tuple[set[str], set[str]]:
 def verify_protocol(table: str, protocol: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
     """Raise TableRefused when the table asks for something that this writer does not do; lists all of it.
 
-    A table without deletion vectors is written copy-on-write.
+    A table without deletion vectors passes: it is written copy-on-write.
     """
-    problems = [*_features(protocol), *_properties(metadata), *_columns(metadata)]
-    if problems:
+    if problems := _problems(protocol, metadata):
         raise TableRefused(
             f"table {table} cannot be written: {'; '.join(problems)}. Drop the feature from the table, or move the "
             "stream's tables away to build them again."
@@ -101,16 +100,13 @@ def verify_protocol(table: str, protocol: Mapping[str, Any], metadata: Mapping[s
 
 
 def verify_rewritable(table: str, protocol: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
-    """Raise TableRefused when files of the table cannot be rewritten as they stand, whoever writes it; lists why.
-
-    Unlike verify_protocol it lets tables without deletion vectors pass.
-    """
-    listed = {*(protocol.get("readerFeatures") or ()), *(protocol.get("writerFeatures") or ())}
-    unknown = sorted(listed - WRITER_FEATURES)
-    problems = [f"features that this writer does not know: {', '.join(unknown)}"] if unknown else []
-    problems += [*_properties(metadata), *_columns(metadata)]
-    if problems:
+    """Raise TableRefused when files of the table cannot be rewritten as they stand, whoever writes it; lists why."""
+    if problems := _problems(protocol, metadata):
         raise TableRefused(f"table {table} is left as it is: {'; '.join(problems)}. Let its other writer maintain it.")
+
+
+def _problems(protocol: Mapping[str, Any], metadata: Mapping[str, Any]) -> list[str]:
+    return [*_features(protocol), *_properties(metadata), *_columns(metadata)]
 
 
 def _features(protocol: Mapping[str, Any]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 from lakehouse.anchor import AnchorState
 from lakehouse.groups import Flags, Ints, Partition
 from lakehouse.merge.compaction import Compacted, compact
-from lakehouse.merge.index import Entries, Hits, KeyIndex, concat_hits
+from lakehouse.merge.index import ROW, ROW_BITS, Entries, Hits, KeyIndex, concat_hits
 from lakehouse.merge.index_snapshot import IndexSnapshots
 from lakehouse.merge.keys import Keys, keys_of
 from lakehouse.merge.merge_table import MergeTable
@@ -22,8 +22,6 @@ from lakehouse.state.memo import remembers
 REMEMBERS = 1 << 62  # in an entry's location: the row has a memo, and must be read before its key is judged
 CLOSED = 1 << 61  # the row is a version that another has followed
 FLAGS = REMEMBERS | CLOSED
-ROW_BITS = 32
-ROW = (1 << ROW_BITS) - 1
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class IndexedTable:
         """Compact the table for about so many seconds; the index follows. Raises as lakehouse.merge.compaction does."""
         self.follow()
         done = compact(self.table, budget)
-        self.follow()
+        self._move(done.old, done.new, self._numbers)
         live = self.table.files().keys()
         self._numbers &= live
         self._dead_rows = {number: marks for number, marks in self._dead_rows.items() if number in live}
@@ -115,12 +113,25 @@ class IndexedTable:
     ) -> None:
         """Make one commit; raises as MergeTable.commit does."""
         remove = change.remove & ~FLAGS
+        known = self._numbers & self.table.files().keys()
         locations = self.table.commit(change.append, remove, progress, state, operation=operation)
+        self._move(*self.table.moved, known)
         for number, where in by_file(remove):
             if number in self._dead_rows:
                 self._dead_rows[number][remove[where] & ROW] = True
         self._numbers.update(np.unique(locations >> ROW_BITS).tolist())
         self._enter(change.append, locations, None)
+
+    def _move(self, old: Ints, new: Ints, known: Set[int]) -> None:
+        """Follow rows that a commit of ours wrote into other files; known: files whose rows were in the index before.
+
+        A new file that holds rows of a file that was not known is still to be entered.
+        """
+        self.index.move(old, new, FLAGS)
+        if self.kept:
+            self.kept.unwritten += len(new)
+        strange = ~np.isin(old >> ROW_BITS, list(known))
+        self._numbers |= set(np.unique(new >> ROW_BITS).tolist()) - set(np.unique(new[strange] >> ROW_BITS).tolist())
 
     def below(self, major: int, minor: int) -> Entries:
         """Give the entries of rows that are alive and stand below a position; asks every entry."""

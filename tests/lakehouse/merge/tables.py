@@ -66,17 +66,10 @@ class Writer:
         for i in set(remove):
             del self.live[i]
         self.live |= dict(zip(added, found.tolist(), strict=True))
-        if self.table.copies:
-            self._look()
-
-    def _look(self) -> None:
-        """Find the rows that are in new files now."""
-        for number in self.table.files():
-            ids = self.table.scan(number, ["id"])["id"].to_pylist()
-            self.live |= {i: (number << 32) + position for position, i in enumerate(ids)}
+        self.moved(*self.table.moved)
 
     def moved(self, old: npt.NDArray[np.int64], new: npt.NDArray[np.int64]) -> None:
-        """Follow a compaction."""
+        """Follow rows that were written again."""
         to = dict(zip(old.tolist(), new.tolist(), strict=True))
         self.live = {i: to.get(at, at) for i, at in self.live.items()}
 

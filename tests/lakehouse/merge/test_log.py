@@ -12,11 +12,14 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
-from lakehouse.errors import TableRefused
+from contracts.model import Storage
+from lakehouse.errors import SchemaRefused, TableRefused
 from lakehouse.lake import Lake
 from lakehouse.merge.log import DeltaLog, Snapshot
 from lakehouse.merge.merge_table import CHECKPOINT_EVERY
+from lakehouse.merge.protocol import verify_protocol
 from tests.lakehouse.merge.tables import (
+    COLUMNS,
     NOTHING,
     Writer,
     by_deltalake,
@@ -155,8 +158,8 @@ class _Watched(dict[str, Any]):
 
 
 GUARDED: list[tuple[str, dict[str, Any], str]] = [
-    ("protocol", {"minReaderVersion": 1, "minWriterVersion": 2}, "protocol is 1/2"),
-    ("protocol", {"readerFeatures": ["timestampNtz"], "writerFeatures": ["timestampNtz"]}, "lacks the feature"),
+    ("protocol", {"minReaderVersion": 4}, "its protocol is 4/7, this writer knows those up to 3/7"),
+    ("protocol", {"minWriterVersion": 8}, "its protocol is 3/8"),
     ("protocol", {"writerFeatures": ["deletionVectors", "rowTracking", "zzz"]}, "does not know: rowTracking, zzz"),
     ("protocol", {"readerFeatures": ["deletionVectors", "v2Checkpoint"]}, "v2Checkpoint"),
     ("protocol", {"readerFeatures": ["deletionVectors", "typeWidening"]}, "typeWidening"),
@@ -190,9 +193,9 @@ def test_a_table_that_asks_for_more_is_refused_with_the_reason(
         metadata["schemaString"] = orjson.dumps(columns).decode()
     local.put(f"t/_delta_log/{1:020}.json", b"\n".join(map(orjson.dumps, actions)))
     for _ in range(2):  # refused now stays refused
-        with pytest.raises(TableRefused, match="cannot be written merge-on-read") as caught:
+        with pytest.raises(TableRefused, match="table t cannot be written") as caught:
             table.open()
-        assert said in str(caught.value) and "copy-on-write" in str(caught.value)
+        assert said in str(caught.value) and "Drop the feature from the table" in str(caught.value)
     with pytest.raises(TableRefused):
         merge_table(local)
 
@@ -213,8 +216,6 @@ def test_features_that_are_listed_but_not_used_are_no_obstacle(local: Lake, wher
 
 
 def test_a_table_that_delta_rs_made_with_vectors_enabled_is_taken(local: Lake) -> None:
-    from tests.lakehouse.merge.tables import COLUMNS
-
     configuration = {"delta.enableDeletionVectors": "true"}
     DeltaTable.create(local.table_uri("t"), COLUMNS, configuration=configuration)
     table = merge_table(local)
@@ -223,6 +224,47 @@ def test_a_table_that_delta_rs_made_with_vectors_enabled_is_taken(local: Lake) -
     writer.apply(range(3))
     writer.apply([], [1])
     assert by_deltalake(local) == by_duckdb(local) == [0, 2]
+
+
+@pytest.mark.parametrize(("where", "changed", "said"), [one for one in GUARDED if one[0] != "protocol"])
+def test_an_old_protocol_is_no_way_around_the_guard(
+    local: Lake, where: str, changed: dict[str, Any], said: str
+) -> None:
+    """Before versions that list their features, a property or a column alone asks for them."""
+    protocol = {"minReaderVersion": 2, "minWriterVersion": 6}
+    columns = {"fields": [{"name": "id", "type": "long", "nullable": True, "metadata": changed if where == "column" else {}}]}
+    metadata = {
+        "configuration": changed if where == "configuration" else {},
+        "schemaString": orjson.dumps({"type": "struct", **columns}).decode(),
+    }
+    with pytest.raises(TableRefused, match=r"t cannot be written") as caught:
+        verify_protocol("t", protocol, metadata)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("configuration", [{}, {"delta.appendOnly": "false"}])
+def test_a_table_without_vectors_is_written_copy_on_write_and_says_so(
+    lake: Lake, configuration: dict[str, str]
+) -> None:
+    options = dict(lake.storage_options)
+    DeltaTable.create(lake.table_uri("t"), COLUMNS, configuration=configuration, storage_options=options)
+    table = merge_table(lake)
+    table.evolve()
+    writer = Writer(table)
+    writer.apply(range(6))
+    writer.apply([6], [1, 4])
+    assert by_deltalake(lake) == by_duckdb(lake) == [0, 2, 3, 5, 6]
+    read = DeltaTable(lake.table_uri("t"), storage_options=options)
+    assert (read.protocol().min_reader_version, read.protocol().min_writer_version) == (1, 2)
+    assert "delta.enableDeletionVectors" not in read.metadata().configuration
+    assert table.copies and "Give it vectors with `tidegate migrate`" in (table.fallback or "")
+    assert merge_table(lake, storage=Storage.COPY_ON_WRITE).fallback is None
+
+
+def test_a_table_whose_contract_wants_no_vectors_any_more_names_the_way(local: Lake) -> None:
+    assert merge_table(local).fallback is None
+    with pytest.raises(SchemaRefused, match="Rewrite it with `tidegate migrate`"):
+        merge_table(local, storage=Storage.COPY_ON_WRITE).evolve()
 
 
 def test_shallow_clones_and_logs_without_a_beginning_are_refused(local: Lake) -> None:

@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contracts.model import Truncate
+from contracts.model import Storage, Truncate
 from lakehouse.errors import PartialTable
 from lakehouse.lake import Lake
 from tests.lakehouse.rows import NOW, no_gaps, section, tables, write
 from tests.lakehouse.state.source import Source, contract
-from tests.lakehouse.state.test_state_laws import LAW, deliver, held, verify
+from tests.lakehouse.state.test_state_laws import LAW, STORAGES, deliver, held, verify
 
 
-@given(st.integers(0, 10**9), st.integers(1, 5), st.booleans(), st.sampled_from(["changes", "current"]))
+@given(st.integers(0, 10**9), st.integers(1, 5), st.booleans(), st.sampled_from(["changes", "current"]), STORAGES)
 @LAW
 def test_tables_built_from_the_changes_are_those_that_were_kept_all_along(
-    seed: int, commits: int, truncates: bool, kept: str
+    seed: int, commits: int, truncates: bool, kept: str, storage: Storage
 ) -> None:
-    whole = contract(truncate=Truncate.APPLY)
+    whole = contract(truncate=Truncate.APPLY, storage=storage)
     before = {"changes": ("quarantine", "changes"), "current": ("quarantine", "changes", "current")}[kept]
     source = Source(seed, dataclasses.replace(whole, tables=before), truncates=truncates, renames=not truncates)
     source.run(source.random.randint(1, 40))

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.model import Storage
 from lakehouse import upkeep
 from lakehouse.commit import StreamTables
 from lakehouse.lake import Lake
@@ -21,7 +22,7 @@ from lakehouse.state import kept_index
 from lakehouse.state.table import StateTable
 from tests.lakehouse.rows import NOW, no_gaps, row, section, tables, write
 from tests.lakehouse.state.source import TOPIC, Source, contract
-from tests.lakehouse.state.test_state_laws import LAW, deliver, held, verify
+from tests.lakehouse.state.test_state_laws import LAW, STORAGES, deliver, held, verify
 
 Harm = Callable[[Lake, str], None]
 
@@ -92,6 +93,23 @@ def test_a_start_reads_only_the_files_that_the_snapshot_does_not_know(
     assert held(lake, "docs", "id, n") == [(n, n + 1000 if 50 <= n < 250 else n) for n in range(300)]
     keep(again)
     assert len(snapshots(lake)) == 1
+
+
+def test_the_rows_that_a_commit_copies_are_followed_and_not_read_again(
+    local: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of = contract(storage=Storage.COPY_ON_WRITE)
+    stream = commit(local, tables(local, of), 0, 100)
+    seen = scanned(monkeypatch)
+    for turn in range(1, 4):
+        commit(local, stream, 20 * turn, 20 * turn + 30, add=1000 * turn)
+    assert seen == []
+    newest = {n: n + 1000 * turn for turn in range(1, 4) for n in range(20 * turn, 20 * turn + 30)}
+    assert held(local, "docs", "id, n") == [(n, newest.get(n, n)) for n in range(100)]
+    keep(stream)
+    again = commit(local, tables(local, of), 0, 100, add=9000)
+    assert seen == [] and held(local, "docs", "id, n") == [(n, n + 9000) for n in range(100)]
+    assert again.anchor.version == stream.anchor.version + 1
 
 
 def cut(lake: Lake, path: str) -> None:
@@ -204,12 +222,12 @@ def test_a_snapshot_that_many_commits_and_compactions_have_left_behind_still_ser
     assert len(saved) == 3
 
 
-@given(st.integers(0, 10**9), st.integers(2, 8), st.booleans(), st.sampled_from([None, *HARMS.values()]))
+@given(st.integers(0, 10**9), st.integers(2, 8), st.booleans(), st.sampled_from([None, *HARMS.values()]), STORAGES)
 @LAW
 def test_the_laws_hold_with_snapshots_restored_stale_or_damaged_at_restarts(
-    seed: int, commits: int, composite: bool, harm: Harm | None
+    seed: int, commits: int, composite: bool, harm: Harm | None, storage: Storage
 ) -> None:
-    source = Source(seed, contract(composite))
+    source = Source(seed, contract(composite, storage=storage))
     source.run(source.random.randint(1, 40))
 
     def between(stream: StreamTables) -> None:

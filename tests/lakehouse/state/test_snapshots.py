@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from contracts.model import Vanished
+from contracts.model import Storage, Vanished
 from lakehouse.commit import StreamTables
 from lakehouse.identity import TopicIdentity
 from lakehouse.lake import Lake
@@ -45,9 +45,11 @@ def commit(stream: StreamTables, lake: Lake, rows: list[dict[str, Any]], now_ms:
     )
 
 
-def followed(lake: Lake, policy: Vanished, share: float = 0.5) -> StreamTables:
+def followed(
+    lake: Lake, policy: Vanished, share: float = 0.5, storage: Storage = Storage.MERGE_ON_READ
+) -> StreamTables:
     """Five rows; then a snapshot at position 100 without rows 3 and 4, complete on both partitions; row 5 is newer."""
-    stream = tables(lake, contract(vanished=policy, vanished_share=share))
+    stream = tables(lake, contract(vanished=policy, vanished_share=share, storage=storage))
     commit(stream, lake, [change(n, n, 10 + n) for n in range(5)] + [change(0, 5, 200, 1)], NOW)
     commit(stream, lake, [read(5, 0, 100), read(6, 1, 100), read(1, 2, 100, 1, "last")], NOW + 1)
     assert held(lake, "docs", "id") == [(n,) for n in range(6)]
@@ -85,8 +87,8 @@ def snapshot_of(stream: StreamTables) -> dict[str, Any]:
     return dict(state.snapshots[TOPIC])
 
 
-def test_vanished_rows_are_removed_once_nothing_of_the_snapshot_is_under_way(local: Lake) -> None:
-    stream = followed(local, Vanished.DELETE)
+def test_vanished_rows_are_removed_once_nothing_of_the_snapshot_is_under_way(local: Lake, storage: Storage) -> None:
+    stream = followed(local, Vanished.DELETE, storage=storage)
     assert held(local, "docs", "id") == [(0,), (1,), (2,), (5,)]
     assert held(local, "docs_history", "id, epoch_ms(_valid_to)", "id IN (3, 4)") == [(3, 100), (4, 100)]
     commit(stream, local, [change(9, 3, 12, _op="u")], NOW + 4_000)  # a late update revives nothing

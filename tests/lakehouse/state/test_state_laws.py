@@ -14,7 +14,7 @@ from deltalake import DeltaTable, QueryBuilder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.model import Contract, Truncate
+from contracts.model import Contract, Storage, Truncate
 from lakehouse.commit import StreamTables
 from lakehouse.lake import Lake
 from lakehouse.segments import Range
@@ -25,6 +25,7 @@ from tests.reading import reader
 EXAMPLES = int(os.environ.get("TIDEGATE_LAW_EXAMPLES", "10"))  # hundreds find what ten do not: run them after a change
 LAW = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 COLUMNS = ("n", "body", "notes")
+STORAGES = st.sampled_from(Storage)
 
 
 class Crash(BaseException):
@@ -145,12 +146,16 @@ def verify(source: Source, lake: Lake) -> None:
     by_deltalake = DeltaTable(lake.table_uri("docs"), storage_options=dict(lake.storage_options))
     read = pa.table(QueryBuilder().register("docs", by_deltalake).execute("SELECT count(*) AS n FROM docs").read_all())
     assert read["n"].to_pylist() == [held(lake, "docs", "count(*)")[0][0]]
+    if source.contract.state.storage is Storage.COPY_ON_WRITE:
+        assert len(by_deltalake.to_pyarrow_table()) == read["n"][0].as_py()  # knows no vectors
 
 
-@given(st.integers(0, 10**9), st.integers(1, 8), st.booleans(), st.booleans())
+@given(st.integers(0, 10**9), st.integers(1, 8), st.booleans(), st.booleans(), STORAGES)
 @LAW
-def test_current_is_the_source_and_history_its_changelog(seed: int, commits: int, composite: bool, soft: bool) -> None:
-    source = Source(seed, contract(composite, soft_deletes=soft))
+def test_current_is_the_source_and_history_its_changelog(
+    seed: int, commits: int, composite: bool, soft: bool, storage: Storage
+) -> None:
+    source = Source(seed, contract(composite, soft_deletes=soft, storage=storage))
     source.run(source.random.randint(1, 40))
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake.open(folder)
@@ -158,18 +163,21 @@ def test_current_is_the_source_and_history_its_changelog(seed: int, commits: int
         verify(source, lake)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_many_keys_in_many_commits(seed: int, lake: Lake) -> None:
-    source = Source(seed, contract(), keys=200, partitions=7)
+@pytest.mark.parametrize(("seed", "storage"), enumerate((*Storage, Storage.MERGE_ON_READ)))
+def test_many_keys_in_many_commits(seed: int, storage: Storage, lake: Lake) -> None:
+    source = Source(seed, contract(storage=storage), keys=200, partitions=7)
     source.run(1500)
     deliver(source, lake, commits=25)
     verify(source, lake)
 
 
-@given(st.integers(0, 10**9), st.integers(1, 8), st.booleans())
+@given(st.integers(0, 10**9), st.integers(1, 8), st.booleans(), STORAGES)
 @LAW
-def test_truncates_empty_the_tables_however_late_older_rows_come(seed: int, commits: int, soft: bool) -> None:
-    source = Source(seed, contract(truncate=Truncate.APPLY, soft_deletes=soft), truncates=True, renames=False)
+def test_truncates_empty_the_tables_however_late_older_rows_come(
+    seed: int, commits: int, soft: bool, storage: Storage
+) -> None:
+    of = contract(truncate=Truncate.APPLY, soft_deletes=soft, storage=storage)
+    source = Source(seed, of, truncates=True, renames=False)
     source.run(source.random.randint(1, 60))
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake.open(folder)
@@ -177,12 +185,12 @@ def test_truncates_empty_the_tables_however_late_older_rows_come(seed: int, comm
         verify(source, lake)
 
 
-@given(st.integers(0, 10**9), st.integers(1, 8), st.booleans())
+@given(st.integers(0, 10**9), st.integers(1, 8), st.booleans(), STORAGES)
 @LAW
 def test_what_waits_in_quarantine_marks_its_row_and_what_leaves_the_filter_is_gone(
-    seed: int, commits: int, soft: bool
+    seed: int, commits: int, soft: bool, storage: Storage
 ) -> None:
-    source = Source(seed, contract(soft_deletes=soft), withholds=True, renames=False)
+    source = Source(seed, contract(soft_deletes=soft, storage=storage), withholds=True, renames=False)
     source.run(source.random.randint(1, 60))
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake.open(folder)
@@ -190,12 +198,14 @@ def test_what_waits_in_quarantine_marks_its_row_and_what_leaves_the_filter_is_go
         verify(source, lake)
 
 
-@given(st.integers(0, 10**9), st.integers(1, 8), st.booleans(), st.sampled_from([None, ("n",), ("n", "body")]))
+@given(
+    st.integers(0, 10**9), st.integers(1, 8), st.booleans(), st.sampled_from([None, ("n",), ("n", "body")]), STORAGES
+)
 @LAW
 def test_rows_read_again_make_no_versions_and_only_tracked_columns_do(
-    seed: int, commits: int, composite: bool, tracked: tuple[str, ...] | None
+    seed: int, commits: int, composite: bool, tracked: tuple[str, ...] | None, storage: Storage
 ) -> None:
-    source = Source(seed, contract(composite, tracked=tracked), rereads=True)
+    source = Source(seed, contract(composite, tracked=tracked, storage=storage), rereads=True)
     source.run(source.random.randint(1, 50))
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake.open(folder)
@@ -203,10 +213,10 @@ def test_rows_read_again_make_no_versions_and_only_tracked_columns_do(
         verify(source, lake)
 
 
-@given(st.integers(0, 10**9), st.integers(1, 8), st.booleans())
+@given(st.integers(0, 10**9), st.integers(1, 8), st.booleans(), STORAGES)
 @LAW
-def test_changes_of_one_key_may_come_in_any_order(seed: int, commits: int, soft: bool) -> None:
-    source = Source(seed, contract(soft_deletes=soft), scattered=True, renames=False)
+def test_changes_of_one_key_may_come_in_any_order(seed: int, commits: int, soft: bool, storage: Storage) -> None:
+    source = Source(seed, contract(soft_deletes=soft, storage=storage), scattered=True, renames=False)
     source.run(source.random.randint(1, 50))
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake.open(folder)
