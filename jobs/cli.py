@@ -240,6 +240,34 @@ def verify(
     raise typer.Exit(OK if found.comparison.equal else PROBLEM)
 
 
+@app.command(epilog="Example: tidegate migrate --stream orders --contracts contracts/shop --lake ./lake --dry-run")
+def migrate(
+    stream: Annotated[str, typer.Option("--stream", help="Whose tables.")],
+    lake: LakeUri,
+    contracts: Contracts,
+    name: Pipeline = "main",
+    keys: Keys = None,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", envvar=CLUSTER_VARIABLE, help="Flink's HOST:PORT.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and whether a value would be lost.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Rewrite a stream's tables to what its contract now wants: column types, partitioning, storage.
+
+    Each table is changed by one commit, and earlier versions stay readable. Stopped or killed, call it again.
+    """
+    from jobs.migrate import migrate_stream, show_migration
+
+    done = migrate_stream(stream, contracts, lake, name, keys=keys, cluster=cluster, dry_run=dry_run, console=err)
+    if as_json:
+        print(json.dumps(done))
+    else:
+        show_migration(done, stream, out, dry_run=dry_run)
+
+
 @app.command(epilog="Example: tidegate pause orders --lake ./lake")
 def pause(
     stream: str,

@@ -212,8 +212,8 @@ def show_status(status: Status, console: Console) -> None:
             done = "removed" if removed else "left as they are (`vanished: report`, or above `vanishedShare`)"
             said = f"{s.stream}: the newest snapshot of {topic} lacks {found:,} rows of the table, {done}"
             console.print(said, highlight=False, markup=False)
-    for note in (note for s in status.streams for note in s.notes):
-        console.print(f"[yellow]{escape(note)}[/]", highlight=False, soft_wrap=True)
+    for said in (note for s in status.streams for note in s.notes):
+        console.print(f"[yellow]{escape(said)}[/]", highlight=False, soft_wrap=True)
     if status.drift:
         drift = Table("seen at", "stream", "drift", "column", "contract", "messages", "topic", "partition", "offset")
         for note in status.drift:

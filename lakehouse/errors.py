@@ -25,6 +25,7 @@ LakehouseError
     |-- EpochOver                another start went on with a new epoch of a topic
     |-- TruncateRefused          the source was truncated, and the contract says to stop there
     |-- SchemaRefused            the table's columns are not the contract's
+    |   `-- MigrationRefused     values of the table cannot be what the contract wants, or somebody writes
     `-- TableRefused             the table cannot take what we write
 """
 
@@ -154,6 +155,10 @@ class KeyPinChanged(FatalError):  # noqa: N818
 
 class SchemaRefused(FatalError):  # noqa: N818
     """The table's columns are not the contract's, and the difference is more than added columns."""
+
+
+class MigrationRefused(SchemaRefused):
+    """The table cannot be brought to what the contract wants without losing something, or somebody is writing it."""
 
 
 class EpochOver(FatalError):  # noqa: N818

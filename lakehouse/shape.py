@@ -41,8 +41,9 @@ class TableShape:
             raise SchemaRefused(
                 f"table {table}: columns {changed} or the partitioning differ. "
                 f"The contract wants {_shown(wanted)} partitioned by {list(self.partition_by)}; "
-                f"the table has {_shown(got)} partitioned by {partitions}. Only added columns can be taken over: "
-                "correct the contract, or move the stream's tables away and build them again."
+                f"the table has {_shown(got)} partitioned by {partitions}. A start takes over added columns only: "
+                "correct the contract, rewrite the table with `tidegate migrate` (`--dry-run` says whether it can), "
+                "or move the stream's tables away and build them again."
             )
         return [field for field in self.columns if field.name not in got]
 

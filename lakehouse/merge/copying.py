@@ -6,7 +6,7 @@ the next commit leaves most of the others alone. Where all files are hit (keys a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ from lakehouse.lake import Lake
 from lakehouse.merge.actions import removed
 from lakehouse.merge.data_files import Layout, Written, write_files
 from lakehouse.merge.live import POSITION_BITS, LiveFiles
-from lakehouse.merge.log import Action
+from lakehouse.merge.log import Action, DataFile
 
 TARGET_BYTES = 96 * 1024 * 1024  # of a file's rows in memory: about 32 MB as Parquet
 SLICE_BYTES = 32 * 1024 * 1024  # of files, as Parquet, that are in memory at once
@@ -28,7 +28,7 @@ SLICES = 2  # at once
 
 @dataclass(frozen=True)
 class Copied:
-    """What was written again: the actions that take the old files out, the new files, and where each one's rows were."""
+    """What was written again: what takes the old files out, the new files, and where each one's rows were."""
 
     removes: list[Action]
     files: list[tuple[Written, Ints]]
@@ -50,7 +50,7 @@ def copied(lake: Lake, table: str, live: LiveFiles, remove: Ints, layout: Layout
 
     left = [number for number, rows in dead.items() if len(rows) < live.row_count(number)]
     with ThreadPoolExecutor(SLICES) as pool:
-        made = [file for files in pool.map(write, slices(live, left)) for file in files]
+        made = [file for files in pool.map(write, slices(live.files, left)) for file in files]
     return Copied([removed(live.files[number]) for number in dead], made)
 
 
@@ -59,18 +59,18 @@ def _staying(count: int, dead: BitMap) -> Ints:
     return np.delete(np.arange(count, dtype=np.int64), np.asarray(dead.to_array(), np.int64))
 
 
-def slices(live: LiveFiles, numbers: Iterable[int]) -> Iterator[list[int]]:
-    """Give the numbers of live files in lists of bounded bytes, those of one partition together."""
-    taken, size = list[int](), 0
-    for number in sorted(numbers, key=lambda n: (sorted((k, v or "") for k, v in _values(live, n)), n)):
-        if taken and size + live.files[number].size > SLICE_BYTES:
+def slices(files: Mapping[int, DataFile], numbers: Iterable[int], size: int = SLICE_BYTES) -> Iterator[list[int]]:
+    """Give the numbers of files in lists of about so many bytes, those of one partition together."""
+    taken, held = list[int](), 0
+    for number in sorted(numbers, key=lambda n: (sorted((k, v or "") for k, v in _values(files[n])), n)):
+        if taken and held + files[number].size > size:
             yield taken
-            taken, size = [], 0
+            taken, held = [], 0
         taken.append(number)
-        size += live.files[number].size
+        held += files[number].size
     if taken:
         yield taken
 
 
-def _values(live: LiveFiles, number: int) -> Iterable[tuple[str, str | None]]:
-    return live.files[number].partition_values.items()
+def _values(file: DataFile) -> Iterable[tuple[str, str | None]]:
+    return file.partition_values.items()

@@ -100,6 +100,12 @@ class IndexSnapshots:
                 return state
         return None
 
+    def remove(self) -> None:
+        """Remove every snapshot. Raises what lakehouse.errors says of the storage."""
+        if paths := self._paths():
+            with self._lake.explained(f"remove the snapshots of {self._table}"):
+                obstore.delete(self._lake.objects, paths)
+
     @property
     def _folder(self) -> str:
         return f"{FOLDER}/{self._table}/"

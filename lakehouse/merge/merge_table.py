@@ -96,6 +96,16 @@ class MergeTable:
         return str(self._open_snapshot.metadata["id"])
 
     @property
+    def protocol(self) -> Action:
+        """Give what the table asks of readers and writers, as its log says it."""
+        return self._open_snapshot.protocol
+
+    @property
+    def metadata(self) -> Action:
+        """Give the table's columns, partitioning and properties, as its log says them."""
+        return self._open_snapshot.metadata
+
+    @property
     def columns(self) -> pa.Schema:
         """Give the table's columns at the snapshot."""
         text = self._open_snapshot.metadata["schemaString"]
@@ -292,20 +302,29 @@ class MergeTable:
     def rewrite(self, numbers: Sequence[int], *, operation: str = "OPTIMIZE") -> tuple[Ints, Ints]:
         """Write the rows of live files that are not deleted into new files, in one commit that changes no data.
 
-        Gives the rows' old locations and their new ones. The newest state is repeated in the commit, so that one read
-        of the log's tail still finds it. Raises as commit does.
+        Gives the rows' old locations and their new ones. Raises as commit does.
         """
         old = np.concatenate([np.empty(0, np.int64), *(self._live.living(number) for number in numbers)])
         written = write_files(self._lake, self.name, self.rows(old), self.layout, data_change=False)
+        self.exchange(numbers, written, operation=operation)
+        return old, self._locations(written, len(old))
+
+    def exchange(
+        self, numbers: Sequence[int], written: Sequence[Written], also: Sequence[Action] = (), *, operation: str
+    ) -> None:
+        """Take live files out of the table and written ones in, beside other actions, in a commit that changes no data.
+
+        The newest state is repeated in the commit, so that one read of the log's tail still finds it. Raises as commit
+        does.
+        """
         removes = [removed(self._live.files[number], data_change=False) for number in numbers]
         state = self.state()
         metadata = {} if state is None else {METADATA_KEY: state.to_json()}
         info = commit_info(operation, {"files": str(len(numbers))}, self.version, metadata)
-        self._commit([info, *removes, *({"add": file.add} for file in written)])
+        self._commit([info, *also, *removes, *({"add": file.add} for file in written)])
         if state is not None:
             self._tail.wrote(self.version, state)
         self._checkpoint()
-        return old, self._locations(written, len(old))
 
     @property
     def _open_snapshot(self) -> Snapshot:

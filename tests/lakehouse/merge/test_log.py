@@ -231,8 +231,8 @@ def test_an_old_protocol_is_no_way_around_the_guard(
     local: Lake, where: str, changed: dict[str, Any], said: str
 ) -> None:
     """Before versions that list their features, a property or a column alone asks for them."""
-    protocol = {"minReaderVersion": 2, "minWriterVersion": 6}
-    columns = {"fields": [{"name": "id", "type": "long", "nullable": True, "metadata": changed if where == "column" else {}}]}
+    protocol, own = {"minReaderVersion": 2, "minWriterVersion": 6}, changed if where == "column" else {}
+    columns = {"fields": [{"name": "id", "type": "long", "nullable": True, "metadata": own}]}
     metadata = {
         "configuration": changed if where == "configuration" else {},
         "schemaString": orjson.dumps({"type": "struct", **columns}).decode(),

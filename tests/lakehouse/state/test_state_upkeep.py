@@ -47,7 +47,9 @@ def maintain(stream: StreamTables) -> None:
 def test_the_laws_hold_with_upkeep_between_commits(  # noqa: PLR0917 (what is drawn)
     seed: int, commits: int, composite: bool, soft: bool, scattered: bool, storage: Storage
 ) -> None:
-    source = Source(seed, contract(composite, soft_deletes=soft, storage=storage), scattered=scattered, renames=not scattered)
+    source = Source(
+        seed, contract(composite, soft_deletes=soft, storage=storage), scattered=scattered, renames=not scattered
+    )
     source.run(source.random.randint(1, 40))
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake.open(folder)

@@ -1,0 +1,124 @@
+"""Migrate one stream's tables to what its contract now wants, while nothing writes them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from contracts.load import load_contracts
+from contracts.model import Contract
+from jobs.cluster import Cluster
+from jobs.credentials import key_ring, lake_options
+from jobs.errors import ClusterUnreachable, RunRefused, TidegateError
+from jobs.launch import last_run
+from lakehouse.lake import Lake
+from lakehouse.migration import Plan, Progress, check, migrate
+from udfs.canonical import canonical_text
+from udfs.keys import pinned_keys, require_keys
+
+
+def migrate_stream(
+    stream: str,
+    contracts: Path,
+    lake_uri: str,
+    pipeline: str,
+    *,
+    keys: Path | None,
+    cluster: str | None,
+    dry_run: bool,
+    console: Console,
+) -> list[dict[str, Any]]:
+    """Bring a stream's tables to what its contract wants, or with dry_run say what that takes; nothing when they are.
+
+    Raises RunRefused while the pipeline's job runs, and what lakehouse.migration says.
+    """
+    contract = _contract(stream, contracts)
+    ring = key_ring(str(keys) if keys else None)
+    require_keys([contract], ring)
+    lake, pins = Lake.open(lake_uri, lake_options()), pinned_keys(contract, ring)
+    if dry_run:
+        with _Shown(console) as shown:
+            found = check(lake, contract, pipeline, pins, canonical_text, shown.told)
+        return [_plain(plan, None) for plan in found]
+    _refuse_while_running(lake, pipeline, cluster)
+    with _Shown(console) as shown:
+        done = migrate(lake, contract, pipeline, pins, canonical_text, shown.told)
+    return [_plain(plan, version) for plan, version in done]
+
+
+def show_migration(done: list[dict[str, Any]], stream: str, console: Console, *, dry_run: bool) -> None:
+    """Print what was done to each table, or would be."""
+    if not done:
+        console.print(f"the tables of {stream} are as the contract wants: nothing to migrate", highlight=False)
+        return
+    table = Table("table", "what changes", "files written again", "bytes", "version")
+    for one in done:
+        version = f"{one['from_version']} to {one['version'] or 'the next'}"
+        table.add_row(one["table"], "\n".join(one["changes"]), f"{one['files']:,}", f"{one['bytes']:,}", version)
+    console.print(table)
+    if dry_run:
+        console.print("nothing was changed; every value can be kept as it is", highlight=False)
+
+
+def _contract(stream: str, folder: Path) -> Contract:
+    contracts = {contract.stream: contract for contract in load_contracts(folder, dict(os.environ))}
+    if stream not in contracts:
+        raise TidegateError(f"there is no stream {stream} in {folder}: choose from {', '.join(sorted(contracts))}")
+    return contracts[stream]
+
+
+def _refuse_while_running(lake: Lake, pipeline: str, cluster: str | None) -> None:
+    """Raise RunRefused when the pipeline's job runs, as far as its cluster tells."""
+    entry = last_run(lake, pipeline)
+    if entry is None:
+        return
+    address = cluster or entry["request"]["cluster"]
+    try:
+        running = Cluster(address).running(f"tidegate {pipeline}")
+    except ClusterUnreachable:
+        return  # it is down, or it is not: a commit of its job makes ours fail, never the other way round
+    if running is not None:
+        raise RunRefused(
+            f"job {running} of pipeline {pipeline} runs on {address} and writes the tables: cancel it, migrate, and "
+            "start it again with `tidegate run`"
+        )
+
+
+def _plain(plan: Plan, version: int | None) -> dict[str, Any]:
+    return {
+        "table": plan.table,
+        "changes": list(plan.changes),
+        "files": plan.files,
+        "bytes": plan.bytes,
+        "from_version": plan.version,
+        "version": version,
+    }
+
+
+class _Shown:
+    """Shows how far the work is, one bar for each table's check and one for its writing."""
+
+    def __init__(self, console: Console) -> None:
+        columns = TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn()
+        self._bars = Bars(*columns, console=console)
+        self._tasks: dict[tuple[str, bool], TaskID] = {}
+
+    def __enter__(self) -> _Shown:
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def told(self, progress: Progress) -> None:
+        task = progress.table, progress.checking
+        if task not in self._tasks:
+            doing = "checking" if progress.checking else "writing"
+            self._tasks[task] = self._bars.add_task(f"{doing} {progress.table}", total=progress.of)
+        self._bars.update(self._tasks[task], completed=progress.done)
