@@ -311,8 +311,8 @@ class TableMigration:
         place = ", ".join(f"{name} {row[name]}" for name in self._places)
         return MigrationRefused(
             f"table {self._table.name}: the value of column {loss.column} in the row with {place} would become another "
-            f"one as {self._columns.field(loss.column).type}. The table was not changed: let the contract name a type that "
-            "holds it, or correct the value at the source."
+            f"one as {self._columns.field(loss.column).type}. The table was not changed: let the contract name a type "
+            "that holds it, or correct the value at the source."
         )
 
 
