@@ -117,7 +117,10 @@ def _tables(
 
 
 class TableMigration:
-    """Gives what one table needs, and does it."""
+    """Gives what one table needs, and does it. What a start takes over, such as added columns, is no reason for it.
+
+    The columns of a table that is written again take the contract's order.
+    """
 
     def __init__(self, lake: Lake, contract: Contract, table: MergeTable, text: Text) -> None:
         self._lake = lake
@@ -206,8 +209,6 @@ class TableMigration:
             yield f"partitioned by {_listed(self._shape.partition_by)}, no longer by {_listed(self._partitions)}"
         if self._vectors != vectored(self._table.protocol):
             yield "with deletion vectors" if self._vectors else "without deletion vectors"
-        if [n for n in new.names if n in old.names] != [n for n in old.names if n in new.names]:
-            yield "columns in the contract's order"
 
     @property
     def _columns(self) -> pa.Schema:
