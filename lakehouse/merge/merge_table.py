@@ -36,7 +36,7 @@ from lakehouse.merge.protocol import ENABLE_VECTORS, protocol_for, vectored, ver
 from lakehouse.merge.reading import FileReader
 from lakehouse.merge.vectors import pack
 from lakehouse.progress import Partition, app_id
-from lakehouse.shape import STATISTICS, TableShape
+from lakehouse.shape import STATISTICS, TableShape, types_of
 from lakehouse.table import Contested
 from lakehouse.tail import LogTail
 
@@ -78,6 +78,7 @@ class MergeTable:
         self._live = LiveFiles(self._reader)
         self._snapshot: Snapshot | None = None
         self._columns: tuple[str, pa.Schema] | None = None
+        self._types = ""  # the log's text of the columns that rows are known to fit
         self._checkpoint_at = 0
 
     @property
@@ -138,19 +139,21 @@ class MergeTable:
     def open(self) -> bool:
         """Read the newest snapshot; False when there is no such table.
 
-        Raises TableVanished or TableWentBack when this process saw the table, or a higher version of it, before, and
-        TableRefused when the table is not for this writer.
+        Raises TableVanished or TableWentBack when this process saw the table, or a higher version of it, before,
+        SchemaRefused when a column has another type since then, and TableRefused when the table is not for this writer.
         """
         if self._snapshot is None:
             self._snapshot = self._log.load()
             if self._snapshot is None:
                 return False
             self._begin(self._snapshot)
+            self._types = self._snapshot.metadata["schemaString"]
             return True
         for change in self._log.advance(self._snapshot):
             self._live.follow(self._snapshot, change)
         if not self._tail.holds(self._snapshot.version):
             self._reload(self._snapshot.version)
+        self._verify_types()
         return True
 
     def create(self) -> None:
@@ -354,6 +357,20 @@ class MergeTable:
         metadata = {**snapshot.metadata, "schemaString": columns.to_json(), "configuration": configuration}
         return [*([{"protocol": protocol}] if protocol else []), {"metaData": metadata}]
 
+    def _verify_types(self) -> None:
+        """Raise SchemaRefused when a column has another type than when this process began: its rows would not fit."""
+        text = self._open_snapshot.metadata["schemaString"]
+        if text is self._types:
+            return
+        before, now = (types_of(pa.schema(Schema.from_json(one).to_arrow())) for one in (self._types, text))
+        changed = [name for name, kind in now.items() if before.get(name, kind) != kind]
+        if changed:
+            raise SchemaRefused(
+                f"table {self.name}: columns {', '.join(changed)} have another type since version {self.version} or "
+                "before, while this job ran. Start it again with the contract that the table was migrated to."
+            )
+        self._types = text
+
     def _begin(self, snapshot: Snapshot) -> None:
         self._live.begin(snapshot)
         self._checkpoint_at = max(snapshot.checkpoint, 0) + CHECKPOINT_EVERY
@@ -393,6 +410,7 @@ class MergeTable:
         if not self._put(version, actions):
             raise Contested(f"table {self.name}: version {version} was committed by another writer")
         self._live.follow(self._open_snapshot, self._open_snapshot.apply(version, actions), own=True)
+        self._types = self._open_snapshot.metadata["schemaString"]
         for number, rows in (vectors or {}).items():
             self._live.keep(number, rows)
         if self._open_snapshot.unverified:

@@ -258,6 +258,16 @@ def test_a_table_written_again_takes_the_contracts_order_and_its_statistics(loca
     assert added and all("count" not in add["stats"] and "amount" in add["stats"] for add in added)
 
 
+def test_a_job_that_ran_on_under_the_old_contract_stops_before_its_next_commit(local: Lake, storage: Storage) -> None:
+    stream = filled(local, contract(storage))
+    migrated(local, contract(storage, count="numeric(20,0)"))
+    stood = versions(local)["orders"]
+    for _ in range(2):
+        with pytest.raises(SchemaRefused, match="columns count have another type"):
+            commit(local, stream, [orders(18, 5, _op="u")])
+    assert versions(local)["orders"] == stood
+
+
 class Killed(BaseException):
     """The process ends."""
 
