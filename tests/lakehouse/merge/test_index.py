@@ -54,6 +54,32 @@ def test_the_index_gives_what_a_dictionary_gives(seed: int, versions: bool, hash
     assert {((one, two), at) for one, two, at in got} == {(p, at) for _, p, at in everything(held) if p < (2, 0)}
 
 
+@given(st.integers(0, 10**9), st.booleans(), st.booleans())
+@settings(max_examples=100, deadline=None)
+def test_rows_that_moved_are_found_where_they_are_and_keep_their_flags(seed: int, versions: bool, hashed: bool) -> None:
+    source, flag = random.Random(seed), 1 << 62
+    index, held, free = KeyIndex(versions=versions), dict[int, int](), 0
+    for _ in range(source.randint(1, 6)):
+        keys = source.sample(range(60), source.randint(1, 30))
+        placed = [(free << 32) + row for row in source.sample(range(100), len(keys))]
+        flagged = [at | source.choice([0, flag]) for at in placed]
+        free += 1
+        zeros = np.zeros(len(keys), np.int64)
+        index.put(Entries(numbered(keys, hashed), zeros, zeros, np.array(flagged, np.int64)))
+        held |= dict(zip(keys, flagged, strict=True))
+        moving = source.sample(sorted(held), source.randint(0, len(held)))
+        old = np.array([held[key] & ~flag for key in moving], np.int64)
+        new = (free << 32) + np.arange(len(moving))
+        free += 1
+        before = [run.location.copy() for run in index.runs]
+        runs = list(index.runs)
+        index.move(old, new, flag)
+        assert all((run.location == was).all() for run, was in zip(runs, before, strict=True))  # somebody may read them
+        held |= {key: int(at) | (held[key] & flag) for key, at in zip(moving, new, strict=True)}
+    told = {key: at for key, _, at in found(index.last(numbered(list(range(60)), hashed)))}
+    assert told == held
+
+
 def found(hits: Any) -> set[tuple[int, Place, int]]:
     e = hits.entries
     rows = zip(hits.asked.tolist(), e.major.tolist(), e.minor.tolist(), e.location.tolist(), strict=True)

@@ -13,6 +13,7 @@ import pytest
 from deltalake import DeltaTable, Field, write_deltalake
 from obstore.exceptions import GenericError
 
+from contracts.model import Storage
 from lakehouse.errors import LakehouseError, LakeUnavailable, OtherPipeline, RestoredTable, TableVanished, TableWentBack
 from lakehouse.lake import Lake
 from lakehouse.merge.merge_table import MergeTable
@@ -125,13 +126,13 @@ def test_a_table_that_another_process_created_meanwhile_is_opened(lake: Lake) ->
     assert [next(iter(action)) for action in log_of(lake, 0)] == ["commitInfo", "protocol", "metaData"]
 
 
-def test_of_racing_writers_each_row_is_there_once(lake: Lake) -> None:
-    merge_table(lake)
+def test_of_racing_writers_each_row_is_there_once(lake: Lake, storage: Storage) -> None:
+    merge_table(lake, storage=storage)
     errors: list[BaseException] = []
 
     def write(start: int) -> None:
         try:
-            table = merge_table(lake)
+            table = merge_table(lake, storage=storage)
             own = NOTHING
             for i in range(start, start + 20):  # each commit replaces the row of the commit before
                 while True:
@@ -151,7 +152,7 @@ def test_of_racing_writers_each_row_is_there_once(lake: Lake) -> None:
         thread.join()
     assert not errors
     assert by_deltalake(lake) == by_duckdb(lake) == [19, 119, 219]
-    table = merge_table(lake)
+    table = merge_table(lake, storage=storage)
     assert table.version == 60
     assert table.progress([("topic", n) for n in (0, 100, 200)]) == {
         ("topic", 0): 19, ("topic", 100): 119, ("topic", 200): 219
@@ -176,8 +177,10 @@ class Failing:
         monkeypatch.setattr(obstore, "put", fail)
 
 
-def test_a_put_that_succeeds_but_reports_failure_counts_as_made(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = merge_table(lake)
+def test_a_put_that_succeeds_but_reports_failure_counts_as_made(
+    lake: Lake, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = merge_table(lake, storage=storage)
     writer = Writer(table)
     writer.apply(range(5))
     with monkeypatch.context() as patched:
@@ -188,8 +191,10 @@ def test_a_put_that_succeeds_but_reports_failure_counts_as_made(lake: Lake, monk
     assert by_deltalake(lake) == by_duckdb(lake) == by_location(table) == [1, 2, 3, 4, 6]
 
 
-def test_a_put_that_fails_leaves_everything_as_it_was(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = merge_table(lake)
+def test_a_put_that_fails_leaves_everything_as_it_was(
+    lake: Lake, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = merge_table(lake, storage=storage)
     writer = Writer(table)
     writer.apply(range(5))
     with monkeypatch.context() as patched:

@@ -14,6 +14,7 @@ from deltalake import DeltaTable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from contracts.model import Storage
 from lakehouse.lake import Lake
 from lakehouse.merge import compaction, vectors
 from lakehouse.merge.compaction import compact, slices
@@ -117,12 +118,16 @@ def test_a_compaction_that_loses_a_race_leaves_the_table_as_it_was(local: Lake) 
 
 @settings(max_examples=15, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(1, 10), st.integers(0, 10), st.booleans()), min_size=3, max_size=12), st.randoms()
+    st.lists(st.tuples(st.integers(1, 10), st.integers(0, 10), st.booleans()), min_size=3, max_size=12),
+    st.randoms(),
+    st.sampled_from(Storage),
 )
-def test_compaction_between_commits_never_loses_a_row(steps: list[tuple[int, int, bool]], random: Random) -> None:
+def test_compaction_between_commits_never_loses_a_row(
+    steps: list[tuple[int, int, bool]], random: Random, storage: Storage
+) -> None:
     with tempfile.TemporaryDirectory() as folder:
         lake = Lake.open(folder)
-        table = merge_table(lake)
+        table = merge_table(lake, storage=storage)
         writer, next_id = Writer(table), 0
         for count, removed, compacts in steps:
             gone = random.sample(sorted(writer.live), min(removed, len(writer.live)))
@@ -163,15 +168,15 @@ def test_vacuum_keeps_only_what_the_newest_version_needs_when_nothing_is_retaine
     assert vacuum(lake, "t", NONE).data_files == 0
 
 
-def test_every_version_of_the_retention_stays_readable(lake: Lake) -> None:
-    table = merge_table(lake)
+def test_every_version_of_the_retention_stays_readable(lake: Lake, storage: Storage) -> None:
+    table = merge_table(lake, storage=storage)
     writer = Writer(table)
     versions = {0: []}
     for i in range(10):
         writer.apply(range(i * 4, i * 4 + 4), [i * 4 - 2, i * 4 - 1] if i else [])
         versions[table.version] = sorted(writer.live)
-    done = compact(table, budget=60)
-    assert done.files == 10
+    before = list(table.files())
+    assert compact(table, budget=60).files == len(before) >= 8
     assert vacuum(lake, "t", HOUR) == vacuum(lake, "t", HOUR, dry_run=True)
     for version, live in versions.items():
         assert by_deltalake(lake, version=version) == live
@@ -224,8 +229,8 @@ def test_vacuum_reads_the_checkpoint_where_the_log_was_cleaned(local: Lake) -> N
     assert by_deltalake(local) == by_duckdb(local) == list(range(3, 10))
 
 
-def test_a_writer_goes_on_after_a_vacuum(lake: Lake) -> None:
-    table = merge_table(lake)
+def test_a_writer_goes_on_after_a_vacuum(lake: Lake, storage: Storage) -> None:
+    table = merge_table(lake, storage=storage)
     writer = Writer(table)
     writer.apply(range(20))
     writer.apply([], [0])
