@@ -26,12 +26,11 @@ from lakehouse.lake import Lake
 from lakehouse.lease import leased
 from lakehouse.merge.copying import slices
 from lakehouse.merge.data_files import Layout, Written, write_files
-from lakehouse.merge.index_snapshot import IndexSnapshots
+from lakehouse.merge.index_snapshot import remove_snapshots
 from lakehouse.merge.log import Action, DataFile
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.merge.protocol import ENABLE_VECTORS, changed_storage, vectored, verify_rewritable, widened
 from lakehouse.shape import shape_of, types_of
-from lakehouse.state.columns import key_names
 from lakehouse.table import Contested
 
 FOLDER = "_tidegate/migrating"
@@ -164,7 +163,7 @@ class TableMigration:
             try:
                 files = self._rewritten()
                 written = self._written(files, told)
-                IndexSnapshots(self._lake, self._table.name, key_names(self._contract)).remove()  # of keys as they were
+                remove_snapshots(self._lake, self._table.name)  # of keys as they were
                 self._table.exchange(list(files), written, self._actions(), operation=OPERATION)
                 return
             except Contested:

@@ -100,12 +100,6 @@ class IndexSnapshots:
                 return state
         return None
 
-    def remove(self) -> None:
-        """Remove every snapshot. Raises what lakehouse.errors says of the storage."""
-        if paths := self._paths():
-            with self._lake.explained(f"remove the snapshots of {self._table}"):
-                obstore.delete(self._lake.objects, paths)
-
     @property
     def _folder(self) -> str:
         return f"{FOLDER}/{self._table}/"
@@ -153,6 +147,17 @@ class IndexSnapshots:
                 file.write(piece)
             file.flush()
             return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def remove_snapshots(lake: Lake, table: str) -> None:
+    """Remove every snapshot of a table's indexes. Raises what lakehouse.errors says of the storage."""
+    with lake.explained(f"remove the snapshots of {table}"):
+        try:
+            found = obstore.list_with_delimiter(lake.objects, prefix=f"{FOLDER}/{table}/")["objects"]
+        except (FileNotFoundError, NotFoundError):
+            return
+        if found:
+            obstore.delete(lake.objects, [entry["path"] for entry in found])
 
 
 @dataclass(frozen=True)

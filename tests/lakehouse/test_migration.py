@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
@@ -18,9 +21,12 @@ from lakehouse import lease
 from lakehouse.commit import StreamTables
 from lakehouse.errors import CommitContested, KeyPinChanged, MigrationRefused, SchemaRefused
 from lakehouse.lake import Lake
+from lakehouse.merge.index_snapshot import IndexSnapshots
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.migration import FOLDER, TableMigration, check, migrate, plans
 from lakehouse.read import connect
+from lakehouse.state import kept_index
+from lakehouse.state.table import StateTable
 from tests.lakehouse.rows import CONTRACT, NOW, no_gaps, row, section, tables, write
 from udfs.canonical import canonical_text
 
@@ -128,7 +134,15 @@ def test_wider_types_hold_the_same_values_and_the_stream_goes_on(lake: Lake, sto
 
 
 def test_any_type_becomes_its_canonical_text_and_keys_are_found_by_it(local: Lake, storage: Storage) -> None:
-    filled(local, contract(storage))
+    stream = filled(local, contract(storage))
+    with pytest.MonkeyPatch.context() as patch:  # an index of keys as numbers is kept, and no longer holds
+        patch.setattr(kept_index, "ENTRIES", 0)
+        patch.setattr(kept_index, "SHARE", 0.0)
+        for table in stream.tables:
+            if isinstance(table, StateTable) and table.indexed.kept:
+                table.indexed.keep()
+                table.indexed.kept.wait()
+    assert IndexSnapshots(local, "orders", ["id"])._paths()
     texts = contract(storage, id="text", count="text", amount="text")
     assert set(migrated(local, texts)) == set(STREAM)
     assert held(local, "orders", "id, count, amount")[:3] == [
@@ -326,6 +340,31 @@ def test_killed_within_a_table_readers_see_the_old_one_or_the_new_one(
     left = migrated(local, wanted)
     assert left == [*([] if where == "_commit" and after else ["orders_changes"]), "orders_history", "orders"]
     assert held(local, "orders_changes", "id, count, note, _offset") == rows
+
+
+DYING = """
+import os, sys
+from lakehouse.merge.merge_table import MergeTable
+from tests.lakehouse.test_migration import Lake, contract, migrated
+commit, left = MergeTable._commit, [int(sys.argv[2])]
+def dying(self, *given):
+    commit(self, *given)
+    left[0] -= 1
+    if not left[0]:
+        os.kill(os.getpid(), 9)
+MergeTable._commit = dying
+migrated(Lake.open(sys.argv[1]), contract(count="numeric(20,0)"))
+"""
+
+
+def test_after_a_kill_it_goes_on_at_once(local: Lake) -> None:
+    filled(local, contract())
+    rows = {table: held(local, table, "id, count, note, _offset") for table in ("orders_changes", "orders")}
+    died = subprocess.run([sys.executable, "-c", DYING, local.uri, "2"], check=False)
+    assert died.returncode == -signal.SIGKILL and local.exists(f"{FOLDER}/test/orders.json")
+    assert {table: held(local, table, "id, count, note, _offset") for table in rows} == rows
+    assert migrated(local, contract(count="numeric(20,0)")) == ["orders"]
+    assert {table: held(local, table, "id, count, note, _offset") for table in rows} == rows
 
 
 def test_rows_that_a_writer_commits_meanwhile_are_migrated_too(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
