@@ -25,6 +25,7 @@ from lakehouse.state.indexed import Change, IndexedTable
 
 BUCKETS = 16
 FILLED_BY = 500_000  # rows of one commit
+RECENT = 20  # the newest part of the rows, one in so many, and at least two batches
 Longs = npt.NDArray[np.int64]
 COLUMNS = pa.schema(
     [
@@ -48,7 +49,7 @@ class StorageCost:
     writer: str
     rows: int
     batch: int
-    keys: str  # random, or recent: of the newest hundredth
+    keys: str  # random, or recent: of the newest rows
     seconds: float
     cpu_seconds: float
     bytes: int
@@ -73,7 +74,7 @@ def storage_costs(rows: int, batch: int, keys: str, commits: int = 3) -> list[St
 
 
 def _chosen(rows: int, batch: int, keys: str, turn: int) -> Longs:
-    low = 0 if keys == "random" else rows - max(rows // 100, batch)
+    low = 0 if keys == "random" else rows - max(rows // RECENT, 2 * batch)
     return np.random.default_rng(turn).choice(np.arange(low, rows), batch, replace=False)
 
 
