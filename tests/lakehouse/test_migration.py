@@ -24,10 +24,10 @@ from lakehouse.lake import Lake
 from lakehouse.merge.index_snapshot import IndexSnapshots
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.migration import FOLDER, TableMigration, check, migrate, plans
-from lakehouse.read import connect
 from lakehouse.state import kept_index
 from lakehouse.state.table import StateTable
 from tests.lakehouse.rows import CONTRACT, NOW, no_gaps, row, section, tables, write
+from tests.reading import reader
 from udfs.canonical import canonical_text
 
 KEPT = ("quarantine", "changes", "history", "current")
@@ -82,8 +82,7 @@ def versions(lake: Lake) -> dict[str, int]:
 
 
 def held(lake: Lake, table: str, columns: str = "*") -> list[tuple[Any, ...]]:
-    with connect(lake) as duck:
-        return duck.execute(f"SELECT {columns} FROM {table} ORDER BY ALL").fetchall()
+    return reader(lake).execute(f"SELECT {columns} FROM {table} ORDER BY ALL").fetchall()
 
 
 def by_deltalake(lake: Lake, table: str, version: int | None = None) -> pa.Table:
