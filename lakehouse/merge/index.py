@@ -20,6 +20,7 @@ from lakehouse.merge.keys import Ints, Keys, concat_keys
 _LOWEST = -(1 << 63)
 ROW_BITS = 32  # of a location: the file's number stands above them
 ROW = (1 << ROW_BITS) - 1
+MOVED_AT_ONCE = 1 << 20  # entries, whose locations are followed in one go
 GROWTH = 4  # a run is merged into the one before it unless that one is so many times larger
 Rows = npt.NDArray[np.intp]
 
@@ -74,16 +75,18 @@ class _Moves:
         self._to[self._starts[numbers] + positions] = new
 
     def followed(self, locations: Ints, flags: int) -> Ints:
-        """Give the locations, with the new ones of rows that moved; flags stay."""
-        plain = locations & ~flags
-        numbers = np.minimum(plain >> ROW_BITS, len(self._counts) - 1)
-        moved = np.flatnonzero((plain & ROW) < self._counts[numbers])
-        to = self._to[self._starts[numbers[moved]] + (plain[moved] & ROW)]
-        moved, to = moved[to >= 0], to[to >= 0]
-        if not len(moved):
-            return locations
-        made = locations.copy()
-        made[moved] = to | (locations[moved] & flags)
+        """Give the locations, with the new ones of rows that moved, flags kept; the array itself where none did."""
+        made = locations
+        for start in range(0, len(locations), MOVED_AT_ONCE):
+            part = locations[start : start + MOVED_AT_ONCE]
+            plain = part & ~flags
+            numbers = np.minimum(plain >> ROW_BITS, len(self._counts) - 1)
+            moved = np.flatnonzero((plain & ROW) < self._counts[numbers])
+            to = self._to[self._starts[numbers[moved]] + (plain[moved] & ROW)]
+            moved, to = moved[to >= 0], to[to >= 0]
+            if len(moved):
+                made = locations.copy() if made is locations else made
+                made[start + moved] = to | (part[moved] & flags)
         return made
 
 
@@ -141,7 +144,10 @@ class KeyIndex:
         if not len(old):
             return
         moves = _Moves(old, new)
-        self._runs = [replace(run, location=moves.followed(run.location, flags)) for run in self._runs]
+        for place, run in enumerate(self._runs):
+            location = moves.followed(run.location, flags)
+            if location is not run.location:
+                self._runs[place] = replace(run, location=self._memory.placed(location))
 
     def last(self, keys: Keys) -> Hits:
         """Give the entry that counts of each key that has one, by asked key: with `versions` the highest."""
