@@ -24,6 +24,7 @@ from lakehouse.lake import Lake
 from lakehouse.merge.index_snapshot import IndexSnapshots
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.migration import FOLDER, TableMigration, check, migrate, plans
+from lakehouse.standing import standing_of
 from lakehouse.state import kept_index
 from lakehouse.state.table import StateTable
 from tests.lakehouse.rows import CONTRACT, NOW, no_gaps, row, section, tables, write
@@ -250,7 +251,10 @@ def test_vectors_are_given_without_writing_a_file(local: Lake) -> None:
     filled(local, contract(Storage.COPY_ON_WRITE))
     rows, files = held(local, "orders"), DeltaTable(local.table_uri("orders")).file_uris()
     tables(local, contract()).prepare()  # falls back to copy-on-write
+    notes = standing_of(local, contract(), "test").notes  # as status shows them
+    assert len(notes) == 3 and all("written copy-on-write meanwhile" in note for note in notes)
     assert migrated(local, contract()) == list(STREAM[1:])
+    assert standing_of(local, contract(), "test").notes == ()
     assert held(local, "orders") == rows and DeltaTable(local.table_uri("orders")).file_uris() == files
     stream = commit(local, tables(local, contract()), [orders(18, 5, _op="d")])
     assert isinstance(stream.anchor, MergeTable) and stream.anchor.fallback is None
