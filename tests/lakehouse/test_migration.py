@@ -236,7 +236,10 @@ def test_without_vectors_only_the_files_that_have_one_are_written_again(local: L
     ]
     assert isinstance(stream.anchor, MergeTable)
     assert current.files == sum(file.vector is not None for file in stream.anchor.files().values()) == 1
+    stood = versions(local)["orders"]
     assert migrated(local, contract(Storage.COPY_ON_WRITE)) == list(STREAM[1:])
+    assert by_deltalake(local, "orders", stood).num_rows == len(rows)  # as it was, with its vectors
+    assert held(local, f"delta_scan('{local.table_uri('orders')}', version => {stood})") == rows
     assert held(local, "orders") == rows and by_deltalake(local, "orders").num_rows == len(rows)
     read = DeltaTable(local.table_uri("orders"))
     assert (read.protocol().min_reader_version, "delta.enableDeletionVectors" in read.metadata().configuration) == (
