@@ -163,8 +163,9 @@ def _stream(
     counts = state.anchor.counts if state.anchor else {}
     watermark = state.anchor.watermark_ms if state.anchor else None
     return StreamStatus(
-        contract.stream, word, reason, watermark, counts, age, state.versions, partitions, _vanished(state), state.notes
-    )
+        contract.stream, word, reason, watermark, counts, age, state.versions, partitions, _vanished(state),
+        notes=state.notes,
+    )  # fmt: skip
 
 
 def _vanished(state: Standing) -> dict[str, tuple[int, int]]:
