@@ -21,6 +21,7 @@ from lakehouse.errors import LakehouseError
 from tests.chaos import clock
 from tests.chaos.arena import Arena, Stalled
 from tests.chaos.foreign import KEYED, TABLES, foreign_commits
+from tests.chaos.indexes import index_damaged
 from tests.chaos.inject.sitecustomize import (
     BEFORE_COMMIT,
     BEFORE_PUT,
@@ -232,6 +233,7 @@ FAULTS: dict[str, Fault] = {
     "zombie": zombie,
     "answers-lost": answers_lost,
     "foreign-commits": foreign_commits,
+    "index-damaged": index_damaged,
     "second-copy": second_copy,
     "host-behind": host_behind,
     "clock-steps-back": clock_steps_back,

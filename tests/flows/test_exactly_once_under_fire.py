@@ -18,7 +18,9 @@ SEED = int(os.environ.get("TIDEGATE_CHAOS_SEED", "3"))
 RECORDS = 1_200_000
 MINUTES = 2.5
 KILLS = ("busy-worker", "taskmanager", "jobmanager", "broker", "s3")
-ALWAYS = (*KILLS, "zombie", "answers-lost", "foreign-commits", "clock-steps-back", "lost-while-running")
+ALWAYS = (
+    *KILLS, "zombie", "answers-lost", "foreign-commits", "index-damaged", "clock-steps-back", "lost-while-running",
+)  # fmt: skip
 OTHERS = tuple(fault for fault in FAULTS if fault not in (*ALWAYS, *POINTS))
 DRAWN_POINTS, DRAWN = 4, 1  # of the points, and of the others, by the seed
 
