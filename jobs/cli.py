@@ -117,7 +117,7 @@ def run(
         contracts=contracts, kafka=kafka, lake=lake, cluster=cluster, kafka_config=kafka_config, keys=keys,
         pipeline=name, new_epochs=tuple(new_epoch or ()), accept_loss=accept_loss, commit_seconds=commit_seconds,
     )  # fmt: skip
-    launch = Launch(request)
+    launch = Launch(request, lambda said: err.print(escape(said), highlight=False, soft_wrap=True))
     job_id = launch.submit()
     if not as_json:
         out.print(f"job {job_id} runs; dashboard {launch.cluster.dashboard}/#/job/running/{job_id}", highlight=False)

@@ -15,7 +15,7 @@ from udfs.keys import KeyRing
 
 
 class CommitSections(IngestFunction):
-    """commit(stream, sections) -> report (JSON)."""
+    """commit(channel, sections) -> report (JSON). An empty section stands for a beat: see sql/beats.sql."""
 
     def prepare(self, lake: Lake, keys: KeyRing, metrics: Metrics) -> None:
         """Make the committer."""
@@ -29,10 +29,10 @@ class CommitSections(IngestFunction):
         )
 
     def eval(self, streams: pa.Array, sections: pa.Array) -> pd.Series[str]:
-        """Commit all windows that fired, each stream once."""
+        """Commit all windows that fired, each channel once."""
         names = streams.to_pylist()
         texts: dict[str, list[str]] = {}
         for name, lines in zip(names, sections.to_pylist(), strict=True):
-            texts.setdefault(name, []).extend(lines)
+            texts.setdefault(name, []).extend(filter(None, lines))
         reports = self._committer.commit(texts)
         return column_result(pa.array([reports[name] for name in names], pa.string()))

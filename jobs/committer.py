@@ -1,4 +1,5 @@
-"""The working part of the commit function: different streams in parallel, each by the lakehouse's one verb."""
+"""The working part of the commit function: different streams, and their lanes, in parallel, each by the lakehouse's
+one verb. Sections come in channels (lakehouse.lanes): a stream's, or one of its lanes'."""
 
 from __future__ import annotations
 
@@ -36,6 +37,7 @@ from lakehouse.errors import (
     TopicTruncated,
 )
 from lakehouse.lake import Lake
+from lakehouse.lanes import Lane, channel, channel_lane
 from lakehouse.parking import Parking
 from lakehouse.segments import SectionRef, collect_garbage
 from lakehouse.standing import standings
@@ -74,21 +76,25 @@ class Committer:
             self.metrics.count(name, 0)
 
     def commit(self, sections: Mapping[str, Sequence[str]]) -> dict[str, str]:
-        """Commit each stream's sections (references as text); give a report (JSON) a stream.
+        """Commit each channel's sections (references as text); give a report (JSON) a channel.
+
+        A lane without sections completes what other lanes' key changes lead to.
 
         Raises the first LakehouseError that is not one stream's own affair: the job then starts again.
         """
         self._keep_house()
-        refs = {stream: [SectionRef.from_text(text) for text in texts] for stream, texts in sections.items()}
+        refs = {name: [SectionRef.from_text(text) for text in texts] for name, texts in sections.items()}
         partitions = {(r.topic, r.partition) for own in refs.values() for ref in own for r in ref.ranges}
         earliest = Earliest(self.kafka, partitions, self._accepted)
-        running = {stream: self._pool.submit(self._commit, stream, own, earliest) for stream, own in refs.items()}
-        return {stream: future.result() for stream, future in running.items()}
+        running = {
+            name: self._pool.submit(self._commit, *channel_lane(name), own, earliest) for name, own in refs.items()
+        }
+        return {name: future.result() for name, future in running.items()}
 
-    def _commit(self, stream: str, refs: Sequence[SectionRef], earliest: Earliest) -> str:
+    def _commit(self, stream: str, lane: Lane, refs: Sequence[SectionRef], earliest: Earliest) -> str:
         try:
             report = self.patience.until_done(
-                lambda: guarded(f"stream {stream}: the commit", lambda: self._apply(stream, refs, earliest)),
+                lambda: guarded(f"stream {stream}: the commit", lambda: self._apply(stream, lane, refs, earliest)),
                 each=lambda: self.metrics.count("commit_retries", 1, stream=stream),
             )
         except PARKS as error:
@@ -98,28 +104,29 @@ class Committer:
         if report is None:
             return json.dumps({"stream": stream, "parked": True})
         self._report(stream, report, refs)
-        self._maintain(stream)
+        self._maintain(stream, lane)
         return json.dumps({"stream": stream, "rows": report.rows, "seconds": round(report.seconds, 3)})
 
-    def _apply(self, stream: str, refs: Sequence[SectionRef], earliest: Earliest) -> CommitReport | None:
+    def _apply(self, stream: str, lane: Lane, refs: Sequence[SectionRef], earliest: Earliest) -> CommitReport | None:
         """Commit once; None when the stream is parked."""
         if self._parking.is_parked(stream):
             return None
         ranges = [covered for ref in refs for covered in ref.ranges]
         # A reader that went back has met another topic of the same name.
         went_back = any(r.prev is not None and r.first <= r.prev for r in ranges)
-        return self._stream(stream).commit(
+        return self._stream(stream, lane).commit(
             refs,
             gaps=self._readable_between,
             earliest=earliest,
-            identity=self._identity.of({r.topic for r in ranges}, now=went_back),
+            identity=self._identity.of({r.topic for r in ranges}, now=went_back) if refs else None,
             now_ms=int(time.time() * 1000),
         )
 
-    def _stream(self, stream: str) -> StreamTables:
-        if stream not in self._tables:
+    def _stream(self, stream: str, lane: Lane) -> StreamTables:
+        name = channel(stream, lane)
+        if name not in self._tables:
             contract = self.contracts[stream]
-            self._tables[stream] = StreamTables(
+            self._tables[name] = StreamTables(
                 self.lake,
                 contract,
                 pipeline=self.settings.pipeline,
@@ -127,8 +134,9 @@ class Committer:
                 epochs=self.settings.epochs,
                 version=VERSION,
                 max_rows=self.settings.max_rows_per_commit,
+                lane=lane,
             )
-        return self._tables[stream]
+        return self._tables[name]
 
     def _readable_between(self, topic: str, partition: int, after: int, before: int) -> bool:
         return readable_between(self.kafka, topic, partition, after, before)
@@ -139,6 +147,8 @@ class Committer:
         self.metrics.count("commit_rows", report.rows, stream=stream)
         self.metrics.count("commit_retries", report.retries, stream=stream)
         self.metrics.count("records_late", report.counts.get("late", 0), stream=stream)
+        if not refs:
+            return
         self.metrics.set("commit_duration_ms", int(report.seconds * 1000), stream=stream)
         self.metrics.set("latency_ingest_ms", now_ms - min(refined_at_ms(ref.path) for ref in refs), stream=stream)
         event_times = [r.max_event_time_ms for ref in refs for r in ref.ranges if r.max_event_time_ms is not None]
@@ -147,13 +157,14 @@ class Committer:
         if report.watermark_ms is not None:
             self.metrics.set("watermark_ms", report.watermark_ms, stream=stream)
 
-    def _maintain(self, stream: str) -> None:
+    def _maintain(self, stream: str, lane: Lane) -> None:
         """Keep the stream's files few, for a bounded time; what fails here fails no commit."""
-        done = self._stream(stream).maintain()
+        done = self._stream(stream, lane).maintain()
         self.metrics.count("files_compacted", done.files, stream=stream)
         self.metrics.count("maintenance_lost", done.lost, stream=stream)
         self.metrics.count("maintenance_failures", len(done.failures), stream=stream)
-        self.metrics.set("index_bytes", self._stream(stream).index_bytes, stream=stream)
+        held = [tables.index_bytes for name, tables in list(self._tables.items()) if channel_lane(name)[0] == stream]
+        self.metrics.set("index_bytes", sum(held), stream=stream)
 
     def _keep_house(self) -> None:
         """Delete segments nobody needs any more, in the background, once in HOUSEKEEPING_SECONDS."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from pyflink.datastream import StreamExecutionEnvironment
@@ -17,6 +18,8 @@ from jobs.kafka.client import KafkaClient
 from jobs.probe_function import ProbeRegistries
 from jobs.refine_function import RefineRecords
 from jobs.settings import IngestSettings
+from lakehouse.lanes import Lane, channel
+from lakehouse.lanes import lanes as stream_lanes
 from sql import statement
 
 
@@ -31,9 +34,12 @@ def build(environment: StreamExecutionEnvironment, settings: IngestSettings) -> 
     announced = tables.to_data_stream(tables.sql_query(statement("announced")))
     tables.create_temporary_view("announced", tables.from_data_stream(announced))
     tables.execute_sql(statement("reports"))
+    if any(contract.state.lanes > 1 for contract in contracts):
+        tables.execute_sql(statement("beats"))
     statements = tables.create_statement_set()
-    for lane, streams in enumerate(lanes(contracts, settings.commit_lanes)):
-        tables.create_temporary_view(f"watermarked_{lane}", _union([_watermarked(tables, c) for c in streams]))
+    for lane, channels in enumerate(lanes(contracts, settings.commit_lanes)):
+        tables.create_temporary_view(f"watermarked_{lane}", _union([_watermarked(tables, c) for c in channels]))
+        tables.create_temporary_view(f"heard_{lane}", _heard(tables, lane, channels))
         tables.create_temporary_view(f"staged_{lane}", tables.sql_query(statement("staged", lane=lane)))
         windowed = statement("windowed", lane=lane, every=interval(settings.commit_seconds * 1000))
         tables.create_temporary_view(f"windowed_{lane}", tables.sql_query(windowed))
@@ -46,10 +52,24 @@ def build(environment: StreamExecutionEnvironment, settings: IngestSettings) -> 
     name_operators(environment, contracts, settings.commit_lanes)
 
 
-def lanes(contracts: Sequence[Contract], number: int) -> list[list[Contract]]:
-    """Deal the streams out to commit lanes: a stream whose commit is slow holds up only the others of its lane."""
-    dealt = [list(contracts[lane::number]) for lane in range(number)]
-    return [lane for lane in dealt if lane]
+@dataclass(frozen=True)
+class Channel:
+    """What is committed by itself: a stream, or one of its lanes."""
+
+    contract: Contract
+    lane: Lane
+
+    @property
+    def name(self) -> str:
+        """Give the name under which its sections travel."""
+        return channel(self.contract.stream, self.lane)
+
+
+def lanes(contracts: Sequence[Contract], number: int) -> list[list[Channel]]:
+    """Deal the streams and their lanes out to commit operators: a slow one holds up only the others of its operator."""
+    channels = [Channel(contract, lane) for contract in contracts for lane in stream_lanes(contract.state.lanes)]
+    dealt = [channels[operator::number] for operator in range(number)]
+    return [operator for operator in dealt if operator]
 
 
 def _functions(tables: StreamTableEnvironment, settings: IngestSettings) -> None:
@@ -63,10 +83,18 @@ def _probe(registries: Sequence[str]) -> Any:
     return udf(ProbeRegistries(registries), result_type=DataTypes.STRING(), func_type="pandas", name="probe")
 
 
-def _watermarked(tables: StreamTableEnvironment, contract: Contract) -> Table:
-    """Give one stream's sections with Flink's watermark on them, for the dashboard (verdicts use the durable one)."""
-    sections = tables.to_data_stream(tables.sql_query(statement("of_stream", stream=contract.stream)))
-    delay = interval(contract.event_time.out_of_orderness_ms)
+def _heard(tables: StreamTableEnvironment, operator: int, channels: Sequence[Channel]) -> Table:
+    """Give a commit operator's sections, with beats for the lanes among them."""
+    beats = [tables.sql_query(statement("beat", channel=c.name)) for c in channels if not c.lane.alone]
+    if not beats:
+        return tables.from_path(f"watermarked_{operator}")
+    return _union([tables.sql_query(statement("heard", lane=operator)), *beats])
+
+
+def _watermarked(tables: StreamTableEnvironment, channel: Channel) -> Table:
+    """Give one channel's sections with Flink's watermark on them, for the dashboard (verdicts use the durable one)."""
+    sections = tables.to_data_stream(tables.sql_query(statement("of_stream", stream=channel.name)))
+    delay = interval(channel.contract.event_time.out_of_orderness_ms)
     schema = (
         Schema.new_builder()
         .column("stream_name", "STRING")
@@ -130,6 +158,7 @@ def subscription(contracts: Sequence[Contract], absent: Collection[str] = ()) ->
 NAMES = (
     (re.compile(r"^Source: records"), "kafka"),
     (re.compile(r"^Source: ticks"), "ticks"),
+    (re.compile(r"^Source: beats"), "beats"),
     (re.compile(r"^PythonCalc\[\d+\]"), "refine"),
     (re.compile(r"^Correlate"), "sections"),
     (re.compile(r"^WatermarkAssigner"), "staged"),
@@ -144,8 +173,8 @@ def name_operators(environment: StreamExecutionEnvironment, contracts: Sequence[
     for root in environment._j_stream_execution_environment.getTransformations():
         _collect(root, found)
     dealt = lanes(contracts, number)
-    streams = iter(contract.stream for lane in dealt for contract in lane)
-    lanes_shown = [f"commit: {', '.join(contract.stream for contract in lane)}" for lane in dealt]
+    streams = iter(channel.name for lane in dealt for channel in lane)
+    lanes_shown = [f"commit: {', '.join(channel.name for channel in lane)}" for lane in dealt]
     later = iter([*lanes_shown, "registries"])  # functions of ours, in the order of the statements
     used: Counter[str] = Counter()
     for transformation in (found[key] for key in sorted(found)):

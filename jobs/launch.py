@@ -6,7 +6,7 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from jobs.errors import RunRefused
 from jobs.flink_client import client_environment
 from jobs.kafka.client import KafkaClient
 from jobs.kafka.offsets import fresh_group
+from jobs.lanes import bring_lanes, finish_lanes
 from jobs.settings import IngestSettings
 from jobs.start import Asked, StartPlan, listed, plan_start
 from lakehouse.lake import Lake
@@ -67,8 +68,9 @@ class Launch:
     Raises ContractError, ValueError for missing mask keys, and OSError for files that cannot be read.
     """
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, say: Callable[[str], None] = lambda _: None) -> None:
         self.request = request
+        self._say = say  # told what is done before the job starts
         self.contracts: tuple[Contract, ...] = load_contracts(request.contracts, dict(os.environ))
         self.cluster = Cluster(request.cluster)
         self._keys = key_ring(str(request.keys) if request.keys else None)
@@ -101,6 +103,22 @@ class Launch:
         if problems := unfit_tables(self.lake, self.request.pipeline, wanted):
             raise RunRefused(listed(problems))
 
+    def bring_lanes(self) -> None:
+        """Give each stream as many lanes as its contract wants; no job may run. Does nothing where it has them.
+
+        Raises RunRefused, KafkaProblem and what lakehouse.errors says.
+        """
+        parked = {entry.stream for entry in Parking(self.lake, self.request.pipeline).all()}
+        wanted = [contract for contract in self.contracts if contract.stream not in parked]
+        bring_lanes(wanted, self.lake, self.request.pipeline, self.kafka, self._keys, self._say)
+
+    def finish_lanes(self) -> None:
+        """Complete what key changes between lanes have left open; no job may run. Raises what lakehouse.errors says."""
+        parked = {entry.stream for entry in Parking(self.lake, self.request.pipeline).all()}
+        for contract in self.contracts:
+            if contract.stream not in parked:
+                finish_lanes(contract, self.lake, self.request.pipeline, self._keys)
+
     def _release(self) -> None:
         """Let parked streams go on whose reason names the decision that the user has now made."""
         request, parking = self.request, Parking(self.lake, self.request.pipeline)
@@ -117,6 +135,7 @@ class Launch:
         """
         self.cluster.overview()
         request = self.request
+        self.bring_lanes()
         self.plan = self.prepare()
         self.plan.keep(self.lake, request.pipeline)
         group = f"tidegate-{request.pipeline}-{uuid.uuid4().hex}"

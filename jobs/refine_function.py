@@ -1,4 +1,4 @@
-"""refine as a Flink function: a batch of raw records in, one line a stream out, in the first row."""
+"""refine as a Flink function: a batch of raw records in, one line a stream, or a lane of it, out, in the first row."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from jobs.metrics import Metrics
 from jobs.refinery import Refinery
 from jobs.registry import Registries
 from lakehouse.lake import Lake
+from lakehouse.lanes import channel
 from lakehouse.parking import Parking
 from lakehouse.segments import SectionRef
 from udfs.keys import KeyRing
@@ -43,4 +44,4 @@ def _line(ref: SectionRef) -> str:
     """Give one section as the statements in sql/ read it."""
     times = [r.max_event_time_ms for r in ref.ranges if r.max_event_time_ms is not None]
     # A section of rejects only has no event time; Flink refuses a null one, and the epoch moves no watermark.
-    return f"{ref.stream}\t{max(times, default=0)}\t{ref.to_text()}"
+    return f"{channel(ref.stream, ref.lane)}\t{max(times, default=0)}\t{ref.to_text()}"

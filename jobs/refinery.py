@@ -22,6 +22,7 @@ from jobs.patience import Patience
 from jobs.registry import Registries
 from jobs.routing import Routes
 from lakehouse.added import claim_columns
+from lakehouse.dealing import deal
 from lakehouse.drift import record_drift
 from lakehouse.errors import LakehouseError
 from lakehouse.lake import Lake
@@ -55,7 +56,7 @@ class Refinery:
         self._extended: dict[str, Contract] = {}  # contracts that want the columns their sources gained
 
     def take(self, records: pa.Table) -> list[SectionRef]:
-        """Refine one batch (columns: RECORDS, any topics) and give where each stream's section lies.
+        """Refine one batch (columns: RECORDS, any topics) and give where the sections of each stream's lanes lie.
 
         Blocks while the registry or the store is away; raises once the store stays away for long. A stream whose
         records meet a fault of ours is parked, the others go on.
@@ -63,21 +64,24 @@ class Refinery:
         now_ms = int(time.time() * 1000)
         records = _sorted(records)
         ranges = self._ranges(records)
-        sections = [self._section(contract, part, ranges, now_ms) for contract, part in self._by_stream(records)]
-        kept = [section for section in sections if section is not None]
+        kept = [
+            section
+            for contract, part in self._by_stream(records)
+            for section in self._sections(contract, part, ranges, now_ms)
+        ]
         if not kept:
             return []
         refs = self._patiently(lambda: write_segment(self.lake, _segment_name(now_ms), kept))
         self.metrics.count("segment_bytes", sum(ref.length for ref in refs))
         return refs
 
-    def _section(
+    def _sections(
         self, contract: Contract, records: pa.Table, ranges: Mapping[Partition, Range], now_ms: int
-    ) -> Section | None:
-        """Refine one stream's records; None when the stream is parked, or parks itself on them."""
+    ) -> Sequence[Section]:
+        """Refine one stream's records, a section a lane; none when the stream is parked, or parks itself on them."""
         self.metrics.count("records_in", len(records), stream=contract.stream)
         if self._patiently(lambda: self.parking.is_parked(contract.stream)):
-            return None
+            return ()
         try:
             refined = guarded(
                 f"stream {contract.stream}: refining {_shown(ranges, records)}",
@@ -85,14 +89,23 @@ class Refinery:
             )
         except Defect as defect:
             self._park(contract.stream, str(defect))
-            return None
+            return ()
         self._report(contract, refined)
         self._note_drift(contract, records, refined, now_ms)
         if refined.failed is not None:
             self._park(contract.stream, str(refined.failed))
-            return None
+            return ()
         own = _with_event_times(ranges, records, refined.rows)
-        return Section(contract.stream, refined.rows, refined.rejects, refined.others, own, refined.withheld)
+        section = Section(contract.stream, refined.rows, refined.rejects, refined.others, own, refined.withheld)
+        return self._dealt(section, contract)
+
+    def _dealt(self, section: Section, contract: Contract) -> Sequence[Section]:
+        """Give the sections of the stream's lanes; none when the stream parks itself on it."""
+        try:
+            return guarded(f"stream {contract.stream}: dealing out to its lanes", lambda: deal(section, contract))
+        except Defect as defect:
+            self._park(contract.stream, str(defect))
+            return ()
 
     def _refined(self, contract: Contract, records: pa.Table, now_ms: int) -> Refined:
         """Refine with the columns that the stream has by now; once more when the batch shows a new one."""

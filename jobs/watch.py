@@ -27,7 +27,7 @@ PATIENCE_SECONDS = 180.0  # a job that keeps failing is given up when nothing wa
 LONGEST_BACKOFF_SECONDS = 60.0
 PASSING = (RetryableError, KafkaProblem)  # the store or the brokers are away: the job waits for them, and so do we
 # What the cluster's own restart cannot mend, because its checkpoint has what is wrong: only a start from the Delta log.
-NEEDS_NEW_START = re.compile(r"(GapFound|SegmentMissing|NoOffsetForPartition\w*)\b")
+NEEDS_NEW_START = re.compile(r"(GapFound|SegmentMissing|LanesOver|NoOffsetForPartition\w*)\b")
 
 Partition = tuple[str, int]  # topic, partition
 
@@ -76,6 +76,7 @@ def follow(
                     job_id, backoff, submitted_again = again, 1.0, submitted_again + 1
                     troubles.new_job()
             sleep(POLL_SECONDS)
+    launch.finish_lanes()
     return {"job": job_id, "submitted_again": submitted_again, "parked": sorted(catching.reasons())}
 
 

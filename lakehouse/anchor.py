@@ -4,6 +4,9 @@ The state is one JSON object in the commit's metadata (key `tidegate`), repeated
 the log's tail finds it. A partition is an array: [epoch, begins, highest event time, highest position's major and
 minor (doubled, as lakehouse.resent composes it), when it was last active, end offset,
 LSN of the newest initial snapshot]; times in ms since the epoch.
+
+Where the stream has several lanes, the state holds what each lane's newest commit said of it (`parts`), and beside them
+what is true of the stream: see lakehouse.lane_states.
 """
 
 from __future__ import annotations
@@ -54,6 +57,9 @@ class AnchorState:
     partitions: Mapping[Partition, PartitionState] = field(default_factory=dict)
     floors: Mapping[str, tuple[tuple[int, int, int | None], ...]] = field(default_factory=dict)  # topic -> truncates
     snapshots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # topic -> its newest snapshot
+    lanes: int = 1  # of the stream
+    parts: Mapping[int, AnchorState] = field(default_factory=dict)  # lane -> its own state; empty for one lane
+    lane: int | None = None  # whose own state this is; None: the stream's
 
     def epochs(self) -> dict[str, int]:
         """Give the epoch of each topic."""
@@ -64,32 +70,38 @@ class AnchorState:
 
     def to_json(self) -> str:
         """Give the state as JSON."""
+        return orjson.dumps(self._fields()).decode()
+
+    def _fields(self) -> dict[str, Any]:
         partitions: dict[str, dict[str, list[int | None]]] = {}
         for (topic, number), state in self.partitions.items():
             partitions.setdefault(topic, {})[str(number)] = state.to_list()
-        return orjson.dumps(
-            {
-                "format": FORMAT,
-                "pipeline": self.pipeline,
-                "stream": self.stream,
-                "version": self.version,
-                "commit": self.commit,
-                "watermark_ms": self.watermark_ms,
-                "topics": self.topics,
-                "tables": self.tables,
-                "counts": self.counts,
-                "last_counts": self.last_counts,
-                "ranges": self.ranges,
-                "partitions": partitions,
-                "floors": self.floors,
-                "snapshots": self.snapshots,
-            }
-        ).decode()
+        several = {"lanes": self.lanes, "parts": {str(n): part._fields() for n, part in self.parts.items()}}
+        return {
+            "format": FORMAT,
+            "pipeline": self.pipeline,
+            "stream": self.stream,
+            "version": self.version,
+            "commit": self.commit,
+            "watermark_ms": self.watermark_ms,
+            "topics": self.topics,
+            "tables": self.tables,
+            "counts": self.counts,
+            "last_counts": self.last_counts,
+            "ranges": self.ranges,
+            "partitions": partitions,
+            "floors": self.floors,
+            "snapshots": self.snapshots,
+            **(several if self.lanes > 1 else {}),
+        }
 
     @classmethod
     def from_json(cls, text: str) -> AnchorState:
         """Give the state that to_json wrote; unknown keys of later versions are ignored."""
-        read: dict[str, Any] = orjson.loads(text)
+        return cls._of(orjson.loads(text))
+
+    @classmethod
+    def _of(cls, read: Mapping[str, Any], lane: int | None = None) -> AnchorState:
         partitions = {
             (topic, int(number)): PartitionState(*values)
             for topic, numbers in read["partitions"].items()
@@ -109,4 +121,7 @@ class AnchorState:
             partitions=partitions,
             floors={topic: tuple((f[0], f[1], f[2]) for f in own) for topic, own in read.get("floors", {}).items()},
             snapshots=read.get("snapshots", {}),
+            lanes=read.get("lanes", 1),
+            parts={int(number): cls._of(part, int(number)) for number, part in read.get("parts", {}).items()},
+            lane=lane,
         )

@@ -6,7 +6,7 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,9 +19,12 @@ from lakehouse.errors import CommitContested, EpochOver
 from lakehouse.identity import TopicIdentity, verify_identity
 from lakehouse.kinds import kinds_of, other_kinds
 from lakehouse.lake import Lake
+from lakehouse.lane_states import part_of, verify_lanes
+from lakehouse.lanes import WHOLE, Lane
 from lakehouse.plan import Earliest, GapOracle, Step, all_held, plan
 from lakehouse.progress import Partition
 from lakehouse.segments import SectionRef
+from lakehouse.state.columns import toastable
 from lakehouse.state.floors import merged, raised
 from lakehouse.state.snapshots import bounded, observed, settled
 from lakehouse.state.table import StateTable
@@ -50,7 +53,7 @@ class CommitReport:
 
 
 class StreamTables:
-    """The tables of one stream. Holds snapshots as caches; the Delta log decides."""
+    """The tables of one stream, for one lane of it. Holds snapshots as caches; the Delta log decides."""
 
     def __init__(
         self,
@@ -63,7 +66,9 @@ class StreamTables:
         version: str = "",
         max_rows: int = MAX_ROWS,
         accept_partial: bool = False,
+        lane: Lane = WHOLE,
     ) -> None:
+        self.lane = lane
         self._written = contract
         self._lake = lake
         self._pipeline = pipeline
@@ -79,7 +84,7 @@ class StreamTables:
         """Work by a contract: the written one, or that with the columns that the stream gained by itself."""
         self.contract = contract
         self.tables, self._former = (
-            tables_of(self._lake, contract, kinds(contract.tables), self._pipeline, self._epochs, self._pins)
+            tables_of(self._lake, contract, kinds(contract.tables), self._pipeline, self._epochs, self._pins, self.lane)
             for kinds in (kinds_of, other_kinds)
         )
         self._prepared = False
@@ -97,7 +102,7 @@ class StreamTables:
         """
         if not self._prepared:
             self._take(effective(self._lake, self._written))
-            tables = TableSet(self._lake, self.contract, self._epochs, self.tables, self._former)
+            tables = TableSet(self._lake, self.contract, self._epochs, self.tables, self._former, self.lane)
             tables.prepare(accept_partial=self._accept_partial)
             self._prepared = True
 
@@ -111,6 +116,9 @@ class StreamTables:
         now_ms: int,
     ) -> CommitReport:
         """Apply sections: what the tables hold already is left out, nothing is left out unseen.
+
+        Where the stream has several lanes, what key changes of other lanes lead to is completed as well, also in a call
+        without sections.
 
         Raises GapFound when records are missing before a section, CommitContested when others won every attempt, and
         any other LakehouseError as its docstring says. Calling again with the same sections is always right.
@@ -126,6 +134,7 @@ class StreamTables:
                 for judged in self._chunks(refs, sections, (gaps, earliest), identity, now_ms):
                     total.update(judged.counts)
                     commits += 1
+                commits += self._join()
                 break
             except Contested as error:
                 retries += 1
@@ -150,7 +159,7 @@ class StreamTables:
             return Upkept()
         if self._upkeep is None:
             memory_ms = self.contract.state.delete_memory_ms
-            self._upkeep = Upkeep(self._lake, self.contract.stream, self.tables, self._pipeline, memory_ms)
+            self._upkeep = Upkeep(self._lake, self.contract.stream, self.tables, self._pipeline, memory_ms, self.lane)
         return self._upkeep.run(budget)
 
     @property
@@ -159,11 +168,43 @@ class StreamTables:
         return sum(table.indexed.index.nbytes for table in self.tables if isinstance(table, StateTable))
 
     def progress(self) -> dict[Partition, int]:
-        """Give the stream's progress: the last applied offset of every partition it ever committed."""
+        """Give the lane's progress: the last applied offset of every partition that the stream ever committed."""
         self.prepare()
         self.anchor.open()
         state = self.anchor.state()
-        return self.anchor.progress(state.partitions if state else ())
+        return self._progress(state.partitions if state else (), state)
+
+    def _own_state(self) -> AnchorState:
+        """Give what the lane's newest commit said; the anchor must be open. Raises LanesOver."""
+        state = self.anchor.state()
+        verify_lanes(state, self.lane)
+        return part_of(state or AnchorState(self._pipeline, self.contract.stream), self.lane)
+
+    def _progress(self, partitions: Iterable[Partition], state: AnchorState | None) -> dict[Partition, int]:
+        """Give the lane's progress; where other lanes have begun a partition, this one begins where they did."""
+        progress = self.anchor.progress(partitions)
+        begun = {} if self.lane.alone or state is None else state.partitions
+        for partition in partitions:
+            known = begun.get(partition)
+            if known and known.epoch == self._epochs.get(partition[0], 0):
+                progress.setdefault(partition, known.begins - 1)
+        return progress
+
+    def _join(self) -> int:
+        """Commit what other lanes' key changes say of this lane's rows; gives how many commits were made."""
+        if self.lane.alone or not isinstance(self.anchor, StateTable) or not toastable(self.contract):
+            return 0
+        self.anchor.open()
+        own = self._own_state()
+        if not own.partitions:
+            return 0
+        state = replace(own, version=self._version, commit=uuid.uuid4().hex, last_counts={}, ranges=())
+        changes = {kind: c for kind, c in self.anchor.stream.joined(state.floors).items() if not c.empty}
+        for table in self.tables:
+            if isinstance(table, StateTable) and table.kind.name in changes:
+                table.complete(changes[table.kind.name], state if table is self.anchor else _without_state(state))
+        self.anchor.stream.settled()
+        return len(changes)
 
     def _chunks(
         self,
@@ -175,10 +216,10 @@ class StreamTables:
     ) -> Iterator[Judged]:
         """Commit the sections in chunks of bounded rows; gives each chunk once it is committed."""
         self.anchor.open()
-        state = self.anchor.state() or AnchorState(self._pipeline, self.contract.stream)
+        state, whole = self._own_state(), self.anchor.state()
         partitions = {(r.topic, r.partition) for ref in refs for r in ref.ranges}
-        progress = self.anchor.progress(partitions)
-        self._verify(state, identity)
+        progress = self._progress(partitions, whole)
+        self._verify(whole or state, identity)
         for steps in chunks_of(plan(refs, progress, *oracles), self._max_rows):
             loaded = load(sections, steps)
             self._verify_columns(loaded)
@@ -285,7 +326,7 @@ class StreamTables:
 
 def _without_state(state: AnchorState) -> AnchorState:
     """Give what a table that is not the anchor carries: who, what and how much, not the partitions' states."""
-    return replace(state, partitions={}, watermark_ms=None, tables={})
+    return replace(state, partitions={}, watermark_ms=None, tables={}, lane=None)
 
 
 def chunks_of(steps: Sequence[Step], max_rows: int) -> Iterator[list[Step]]:

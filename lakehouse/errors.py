@@ -23,6 +23,8 @@ LakehouseError
     |-- StateMissing             a table has progress, but its log no longer says the rest
     |-- KeyPinChanged            a deterministic mask now has another key
     |-- EpochOver                another start went on with a new epoch of a topic
+    |-- LanesOver                another start went on with another number of lanes
+    |-- LanesRefused             a stream's lanes cannot be changed as the contract wants
     |-- TruncateRefused          the source was truncated, and the contract says to stop there
     |-- SchemaRefused            the table's columns are not the contract's
     |   `-- MigrationRefused     values of the table cannot be what the contract wants, or somebody writes
@@ -170,6 +172,20 @@ class EpochOver(FatalError):  # noqa: N818
             f"stream {stream}: the tables are at epoch {stored} of topic {topic}, this run was started for "
             f"epoch {own}. Start the pipeline again: it continues with the epoch of the tables."
         )
+
+
+class LanesOver(FatalError):  # noqa: N818
+    """Another start went on with another number of lanes; this run belongs to the old one."""
+
+    def __init__(self, stream: str, stored: int, own: int) -> None:
+        super().__init__(
+            f"stream {stream}: the tables have {stored} lanes, this run was started for {own}. "
+            "Start the pipeline again: it brings the tables to the contract's lanes."
+        )
+
+
+class LanesRefused(FatalError):  # noqa: N818
+    """A stream's lanes cannot be changed as the contract wants."""
 
 
 class TruncateRefused(FatalError):  # noqa: N818

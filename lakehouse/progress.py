@@ -6,12 +6,14 @@ from collections.abc import Iterable, Mapping
 
 from deltalake import DeltaTable, Transaction
 
+from lakehouse.lanes import WHOLE, Lane
+
 Partition = tuple[str, int]  # topic, partition
 
 
-def app_id(pipeline: str, topic: str, partition: int, epoch: int) -> str:
+def app_id(pipeline: str, topic: str, partition: int, epoch: int, lane: Lane = WHOLE) -> str:
     """Give the application id under which a partition's progress stands in the Delta log."""
-    return f"tidegate/{pipeline}/{topic}/{partition}/{epoch}"
+    return f"tidegate/{pipeline}/{topic}/{partition}/{epoch}{lane.suffix}"
 
 
 class ProgressReader:
@@ -20,9 +22,10 @@ class ProgressReader:
     The reading costs about 0.5 ms a partition; what this process wrote itself it need not read again.
     """
 
-    def __init__(self, pipeline: str, epochs: Mapping[str, int]) -> None:
+    def __init__(self, pipeline: str, epochs: Mapping[str, int], lane: Lane = WHOLE) -> None:
         self._pipeline = pipeline
         self._epochs = epochs
+        self._lane = lane
         self._version = -1
         self._known: dict[Partition, int | None] = {}
 
@@ -51,4 +54,4 @@ class ProgressReader:
 
     def _id(self, partition: Partition) -> str:
         topic, number = partition
-        return app_id(self._pipeline, topic, number, self._epochs.get(topic, 0))
+        return app_id(self._pipeline, topic, number, self._epochs.get(topic, 0), self._lane)

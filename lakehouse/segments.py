@@ -21,6 +21,7 @@ from obstore.exceptions import NotFoundError
 from contracts.columns import OTHERS, QUARANTINE, WITHHELD_META
 from lakehouse.errors import SegmentMissing
 from lakehouse.lake import Lake
+from lakehouse.lanes import WHOLE, Lane
 
 FOLDER = "_tidegate/segments"
 SECTION = struct.Struct("<4sIIII")  # magic, bytes of rows, of rejects, of others, of withheld
@@ -58,22 +59,25 @@ class SectionRef:
     length: int
     ranges: tuple[Range, ...]
     rows: int  # accepted, rejected and withheld
+    lane: Lane = WHOLE
 
     def to_text(self) -> str:
         """Give the reference as one line."""
         ranges = [(r.topic, r.partition, r.prev, r.first, r.last, r.records, r.max_event_time_ms) for r in self.ranges]
-        return orjson.dumps([self.stream, self.path, self.start, self.length, self.rows, ranges]).decode()
+        lane = [] if self.lane.alone else [str(self.lane)]
+        return orjson.dumps([self.stream, self.path, self.start, self.length, self.rows, ranges, *lane]).decode()
 
     @classmethod
     def from_text(cls, text: str | bytes) -> SectionRef:
         """Give the reference that to_text wrote."""
-        stream, path, start, length, rows, ranges = orjson.loads(text)
-        return cls(stream, path, start, length, tuple(Range(*r) for r in ranges), rows)
+        stream, path, start, length, rows, ranges, *lane = orjson.loads(text)
+        own = Lane.parse(lane[0]) if lane else WHOLE
+        return cls(stream, path, start, length, tuple(Range(*r) for r in ranges), rows, own)
 
 
 @dataclass(frozen=True)
 class Section:
-    """What one batch says about one stream; each table is sorted by topic, partition, offset."""
+    """What one batch says about one stream, or one lane of it; each table is sorted by topic, partition, offset."""
 
     stream: str
     rows: pa.Table
@@ -82,6 +86,7 @@ class Section:
     ranges: tuple[Range, ...]
     # contracts.columns.withheld_schema; without the key's columns when empty
     withheld: pa.Table = field(default_factory=WITHHELD_META.empty_table)
+    lane: Lane = WHOLE
 
 
 def write_segment(lake: Lake, name: str, sections: Sequence[Section]) -> list[SectionRef]:
@@ -93,7 +98,7 @@ def write_segment(lake: Lake, name: str, sections: Sequence[Section]) -> list[Se
         start = buffer.tell()
         _write_section(buffer, section)
         rows = len(section.rows) + len(section.rejects) + len(section.withheld)
-        refs.append(SectionRef(section.stream, path, start, buffer.tell() - start, section.ranges, rows))
+        refs.append(SectionRef(section.stream, path, start, buffer.tell() - start, section.ranges, rows, section.lane))
     trailer = orjson.dumps([[s.stream, [(r.topic, r.partition, r.last) for r in s.ranges]] for s in sections])
     buffer.write(trailer)
     buffer.write(TRAILER.pack(len(trailer), SEGMENT_MAGIC))
@@ -118,7 +123,7 @@ def read_section(lake: Lake, ref: SectionRef) -> Section:
     parts = [data.slice(start, length) for start, length in zip(starts, lengths, strict=False)]
     empty = (pa.schema([]), QUARANTINE, OTHERS, WITHHELD_META)
     rows, rejects, others, withheld = map(_read_table, parts, empty)
-    return Section(ref.stream, rows, rejects, others, ref.ranges, withheld)
+    return Section(ref.stream, rows, rejects, others, ref.ranges, withheld, ref.lane)
 
 
 def _missing(ref: SectionRef, why: str) -> str:

@@ -12,8 +12,9 @@ from lakehouse.anchor import AnchorState, Partition
 from lakehouse.errors import FatalError
 from lakehouse.kinds import kinds_of
 from lakehouse.lake import Lake
+from lakehouse.lanes import lanes
 from lakehouse.merge.merge_table import MergeTable
-from lakehouse.tables import tables_of
+from lakehouse.tables import KeptTable, tables_of
 
 THREADS = 16  # streams asked at once: each waits for the storage
 
@@ -52,7 +53,19 @@ def standing_of(lake: Lake, contract: Contract, pipeline: str) -> Standing:
     if state is None:
         return Standing(versions=versions, notes=notes)
     epochs.update(state.epochs())
-    return Standing(state, anchor.progress(state.partitions), versions, anchor.committed_ms(), notes)
+    return Standing(state, stream_progress(anchor, state), versions, anchor.committed_ms(), notes)
+
+
+def stream_progress(anchor: KeptTable, state: AnchorState) -> dict[Partition, int]:
+    """Give a stream's progress at an open anchor with that state: of several lanes, that of the slowest.
+
+    A lane that has not begun a partition which others have begins where they did.
+    """
+    each = [anchor.lane_progress(state.partitions, lane) for lane in lanes(state.lanes)]
+    if len(each) == 1:
+        return each[0]
+    begins = {partition: known.begins - 1 for partition, known in state.partitions.items()}
+    return {partition: min(own.get(partition, begin) for own in each) for partition, begin in begins.items()}
 
 
 def unfit_tables(lake: Lake, pipeline: str, wanted: Sequence[tuple[Contract, Mapping[str, str]]]) -> list[str]:

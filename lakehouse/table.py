@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
-from deltalake import CommitProperties, DeltaTable, Field
+from deltalake import CommitProperties, DeltaTable, Field, Transaction
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from contracts.columns import QUARANTINE
@@ -14,9 +14,13 @@ from lakehouse.appending import append
 from lakehouse.errors import LakehouseError
 from lakehouse.kind import AppendKind, Apply, Batch
 from lakehouse.lake import Lake
+from lakehouse.lane_states import verify_lanes
+from lakehouse.lanes import WHOLE, Lane
 from lakehouse.progress import Partition, ProgressReader
 from lakehouse.shape import STATISTICS, TableShape
 from lakehouse.tail import LogTail
+
+LANE_RETRIES = 100  # of one append, against other lanes'
 
 
 class Contested(Exception):  # noqa: N818
@@ -26,14 +30,22 @@ class Contested(Exception):  # noqa: N818
 class StreamTable:
     """Gives one table's progress and state at one snapshot, and commits on top of that snapshot only."""
 
-    def __init__(
-        self, lake: Lake, kind: AppendKind, shape: TableShape, pipeline: str, epochs: Mapping[str, int]
+    def __init__(  # noqa: PLR0917 (as the other tables)
+        self,
+        lake: Lake,
+        kind: AppendKind,
+        shape: TableShape,
+        pipeline: str,
+        epochs: Mapping[str, int],
+        lane: Lane = WHOLE,
     ) -> None:
         self.kind = kind
         self.shape = shape
         self._lake = lake
         self._pipeline = pipeline
-        self._progress = ProgressReader(pipeline, epochs)
+        self._epochs = epochs
+        self._lane = lane
+        self._progress = ProgressReader(pipeline, epochs, lane)
         self._table: DeltaTable | None = None
         self._tail = LogTail(lake, shape.name, pipeline)
 
@@ -123,6 +135,10 @@ class StreamTable:
         """Give the last applied offset of each partition that has one, at the snapshot."""
         return self._progress.read(self.delta, partitions)
 
+    def lane_progress(self, partitions: Iterable[Partition], lane: Lane) -> dict[Partition, int]:
+        """Give the last applied offset of each partition that has one in a lane, at the snapshot."""
+        return ProgressReader(self._pipeline, self._epochs, lane).read(self.delta, partitions)
+
     def committed_ms(self) -> int | None:
         """Give when the snapshot's version was committed (ms); None when the log no longer says it."""
         return self._tail.committed_ms(self.version)
@@ -138,11 +154,13 @@ class StreamTable:
     def lacking(self, batch: Batch, cuts: Mapping[Partition, int], lasts: Mapping[Partition, int]) -> Batch | None:
         """Give what the table still lacks of a batch that begins at cuts, by its own progress; None for nothing.
 
-        Its own progress is ahead when a commit of the anchor failed.
+        Its own progress is ahead when a commit of the anchor failed. Raises LanesOver when the stream has another
+        number of lanes by now.
         """
         if not self.kind.concerns(batch):
             return None
         self.open()
+        verify_lanes(self.state(), self._lane)
         left = batch.beyond(self.progress(lasts), cuts)
         return left if self.kind.concerns(left) else None
 
@@ -158,24 +176,34 @@ class StreamTable:
         """Commit progress alone; raises as apply does."""
         self._apply(_append_nothing, NOTHING, progress, state)
 
+    def commit_ids(self, ids: Mapping[str, int], state: AnchorState) -> None:
+        """Commit progress under these application ids, with a state, and nothing else; raises as apply does."""
+        self._put(_append_nothing, NOTHING, [Transaction(app, offset) for app, offset in ids.items()], state)
+
     def _apply(self, apply: Apply, batch: Batch, progress: Mapping[Partition, int], state: AnchorState) -> None:
+        base = self.version
+        self._put(apply, batch, self._progress.transactions(progress), state)
+        if self.version == base + 1:
+            self._progress.wrote(self.delta, base, progress)
+
+    def _put(self, apply: Apply, batch: Batch, transactions: list[Transaction], state: AnchorState) -> None:
         base = self.version
         properties = CommitProperties(
             custom_metadata={METADATA_KEY: state.to_json()},
-            max_commit_retries=0,  # on top of this snapshot or not at all
-            app_transactions=self._progress.transactions(progress),
+            # On top of this snapshot or not at all; appends of other lanes, under ids of their own, may come between.
+            max_commit_retries=0 if self._lane.alone else LANE_RETRIES,
+            app_transactions=transactions,
         )
         try:
             apply(self.delta, batch, properties)
         except CommitFailedError as error:
             # A put that was retried by the client meets its own first try.
-            if not self._landed(state.commit):
+            if not self._landed(state.commit, base):
                 raise Contested(f"table {self.name} at version {base}: {error}") from error
         except (DeltaError, OSError) as error:
-            if not self._landed(state.commit):
+            if not self._landed(state.commit, base):
                 raise self._lake.explain(f"commit to table {self.name}", error) from error
         if self.version == base + 1:
-            self._progress.wrote(self.delta, base, progress)
             self._tail.wrote(self.version, state)
 
     @property
@@ -188,12 +216,9 @@ class StreamTable:
         except TableNotFoundError:
             return None
 
-    def _landed(self, commit: str) -> bool:
-        """Read the log back after a failure that may have come after the commit: is our commit the newest?"""
-        if not self.open():
-            return False
-        state = self.state()
-        return state is not None and state.commit == commit
+    def _landed(self, commit: str, base: int) -> bool:
+        """Read the log back after a failure that may have come after the commit: is our commit there?"""
+        return self.open() and self._tail.has_made(commit, base, self.version)
 
     def _reload(self, before: int) -> None:
         """Read the log afresh: our version's entry is gone, because the log was cleaned up or the table replaced."""

@@ -12,6 +12,7 @@ from lakehouse.anchor import AnchorState
 from lakehouse.kind import AppendKind, Batch, TableKind
 from lakehouse.kinds import STATE
 from lakehouse.lake import Lake
+from lakehouse.lanes import WHOLE, Lane
 from lakehouse.progress import Partition
 from lakehouse.shape import shape_of
 from lakehouse.state.table import StateTable, StreamState
@@ -34,6 +35,7 @@ class KeptTable(Protocol):
     def verify(self) -> list[pa.Field]: ...  # noqa: D102
     def evolve(self) -> None: ...  # noqa: D102
     def progress(self, partitions: Iterable[Partition]) -> dict[Partition, int]: ...  # noqa: D102
+    def lane_progress(self, partitions: Iterable[Partition], lane: Lane) -> dict[Partition, int]: ...  # noqa: D102
     def state(self) -> AnchorState | None: ...  # noqa: D102
     def committed_ms(self) -> int | None: ...  # noqa: D102
     def lacking(  # noqa: D102
@@ -43,24 +45,26 @@ class KeptTable(Protocol):
         self, batch: Batch, progress: Mapping[Partition, int], state: AnchorState
     ) -> None: ...
     def apply_progress(self, progress: Mapping[Partition, int], state: AnchorState) -> None: ...  # noqa: D102
+    def commit_ids(self, ids: Mapping[str, int], state: AnchorState) -> None: ...  # noqa: D102
 
 
-def tables_of(
+def tables_of(  # noqa: PLR0917 (what all tables have in common)
     lake: Lake,
     contract: Contract,
     kinds: Iterable[TableKind],
     pipeline: str,
     epochs: Mapping[str, int],
     pins: Mapping[str, str],
+    lane: Lane = WHOLE,
 ) -> tuple[KeptTable, ...]:
-    """Give tables of a stream by kind; those of current, history and memory know of each other."""
-    state = StreamState(contract, epochs)
+    """Give tables of a stream by kind, for one lane; those of current, history and memory know of each other."""
+    state = StreamState(contract, epochs, lane)
 
     def table(kind: TableKind) -> KeptTable:
         shape = shape_of(kind, contract, pins)
         if kind in STATE:
             return StateTable(lake, kind, shape, pipeline, epochs, state)
         assert isinstance(kind, AppendKind)
-        return StreamTable(lake, kind, shape, pipeline, epochs)
+        return StreamTable(lake, kind, shape, pipeline, epochs, lane)
 
     return tuple(table(kind) for kind in kinds)

@@ -11,6 +11,7 @@ from lakehouse.anchor import AnchorState
 from lakehouse.errors import PartialTable, TableVanished, TableWentBack
 from lakehouse.kinds import MEMORY
 from lakehouse.lake import Lake
+from lakehouse.lanes import WHOLE, Lane
 from lakehouse.state.build import build, unbuildable
 from lakehouse.state.floors import Floors
 from lakehouse.state.table import StateTable
@@ -26,6 +27,7 @@ class TableSet:
     epochs: Mapping[str, int]
     kept: Sequence[KeptTable]
     former: Sequence[KeptTable]
+    lane: Lane = WHOLE
 
     def prepare(self, *, accept_partial: bool) -> None:
         """Open or create the kept tables, and bring them to the contract's shape.
@@ -36,7 +38,12 @@ class TableSet:
         former = {table.kind.name: table for table in self.former if table.open()}
         states = {name: state for name, table in {**former, **there}.items() if (state := table.state()) is not None}
         missing = [table for table in self.kept if table.kind.name not in there]
-        building = self._building(states) if not accept_partial else []
+        if not self.lane.alone:  # another lane may have made them since we looked
+            for table in there.values():  # not older than what another lane's commit has seen
+                table.open()
+            missing = [table for table in missing if not table.open()]
+            self._verify_complete(missing, states)
+        building = self._building(states) if self.lane.alone and not accept_partial else []
         for table in missing:
             self._verify_absence(table, states, accept_partial or table in building)
         for state in states.values():
@@ -52,6 +59,15 @@ class TableSet:
                 leader = there.get(kind) or former[kind]
                 held = replace(state, floors={**state.floors, **floors})
                 self._level(leader, held, {*state.tables, *new})
+
+    def _verify_complete(self, missing: Sequence[KeptTable], states: Mapping[str, AnchorState]) -> None:
+        """Raise PartialTable when a table would join a stream that several lanes fill: none of them sees it whole."""
+        if missing and states:
+            raise PartialTable(
+                f"stream {self.contract.stream}: the table {missing[0].name} would be new, but the stream already has "
+                f"progress in {', '.join(sorted(states))}, and {self.lane.of} lanes. Set `lanes: 1`, start once, so "
+                "that the table is built, then set the lanes again."
+            )
 
     def _building(self, states: Mapping[str, AnchorState]) -> list[StateTable]:
         """Give the tables of the stream's state when some of them were never filled and the changes can fill them."""

@@ -46,6 +46,15 @@ class LogTail:
         timestamp = commit_info(log).get("timestamp") if log else None
         return None if timestamp is None else int(timestamp)
 
+    def has_made(self, commit: str, base: int, newest: int) -> bool:
+        """Say whether a commit of ours (AnchorState.commit) is among those after a version."""
+        for version in range(newest, base, -1):
+            log = self._lake.get(self._path(version))
+            said = commit_info(log).get(METADATA_KEY) if log else None
+            if said is not None and AnchorState.from_json(said).commit == commit:
+                return True
+        return False
+
     def gone_back(self, before: int, now: int | None) -> FatalError:
         """Give the error for a table that was at a version before and is at a lower one, or gone (None), now."""
         if now is None:

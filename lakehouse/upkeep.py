@@ -16,6 +16,7 @@ import orjson
 from obstore.exceptions import NotFoundError
 
 from lakehouse.lake import Lake
+from lakehouse.lanes import WHOLE, Lane
 from lakehouse.merge.compaction import Compacted, compact, pressing, slices
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.merge.protocol import verify_rewritable
@@ -89,12 +90,25 @@ class _Kept:
 
 
 class Upkeep:
-    """Keeps the files of a stream's tables few and their deleted rows little. Used by the thread that commits."""
+    """Keeps the files of a stream's tables few and their deleted rows little. Used by the thread that commits.
 
-    def __init__(self, lake: Lake, stream: str, tables: Sequence[KeptTable], pipeline: str, memory_ms: int) -> None:
+    Of several lanes each sees to its own files; what is not of keys, and old records of deletes, are the first one's.
+    """
+
+    def __init__(  # noqa: PLR0917 (what a stream's tables are)
+        self,
+        lake: Lake,
+        stream: str,
+        tables: Sequence[KeptTable],
+        pipeline: str,
+        memory_ms: int,
+        lane: Lane = WHOLE,
+    ) -> None:
         now = time.monotonic()
         self._stream = stream
-        self._kept = [kept for table in tables for kept in _kept_of(lake, table, pipeline, now)]
+        self._lane = lane
+        own = [table for table in tables if lane.first or isinstance(table, StateTable)]
+        self._kept = [kept for table in own for kept in _kept_of(lake, table, pipeline, now, lane)]
         self._indexed = [table.indexed for table in tables if isinstance(table, StateTable)]
         self._memory = next((t.indexed for t in tables if isinstance(t, StateTable) and t.kind.name == "memory"), None)
         self._memory_us = memory_ms * 1000
@@ -113,7 +127,7 @@ class Upkeep:
             if now >= kept.next or self._asked:
                 kept.next = now + kept.every
                 self._guarded(done, partial(self._compact, kept, ends, done))
-        if self._memory is not None and time.monotonic() >= self._forget:
+        if self._memory is not None and self._lane.first and time.monotonic() >= self._forget:
             self._forget = time.monotonic() + FORGET_EVERY
             self._guarded(done, lambda: self._forget_old(done))
         for table in self._indexed:
@@ -141,7 +155,8 @@ class Upkeep:
             self._asked = self._requests.standing(self._stream)
 
     def _answer(self) -> None:
-        self._requests.done(self._stream)
+        if self._lane.first:
+            self._requests.done(self._stream)
         self._asked = False
 
     @staticmethod
@@ -155,14 +170,14 @@ class Upkeep:
             done.failures.append(f"{type(error).__name__}: {error}")
 
 
-def _kept_of(lake: Lake, table: KeptTable, pipeline: str, now: float) -> Iterable[_Kept]:
+def _kept_of(lake: Lake, table: KeptTable, pipeline: str, now: float, lane: Lane) -> Iterable[_Kept]:
     if isinstance(table, StateTable):
         yield _Kept(table, table.indexed.maintain, EVERY, False, now + EVERY)
     elif isinstance(table, StreamTable):
-        files = rewritable(lake, table, pipeline)
+        files = rewritable(lake, table, pipeline, lane)
         yield _Kept(files, partial(compact, files), APPENDED_EVERY, True, now + APPENDED_EVERY)
 
 
-def rewritable(lake: Lake, table: StreamTable | StateTable, pipeline: str) -> MergeTable:
+def rewritable(lake: Lake, table: StreamTable | StateTable, pipeline: str, lane: Lane = WHOLE) -> MergeTable:
     """Give the files of any table of a stream, to be rewritten in commits that change no data."""
-    return MergeTable(lake, table.kind, table.shape, pipeline, {}, verify_rewritable)
+    return MergeTable(lake, table.kind, table.shape, pipeline, {}, verify_rewritable, lane)

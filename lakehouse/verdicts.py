@@ -18,6 +18,7 @@ from lakehouse.groups import NONE, Flags, Groups, Ints, Partition, group_rows, i
 from lakehouse.kind import Batch
 from lakehouse.order import Begun, begun_in
 from lakehouse.resent import compose_minor, judge_resent
+from lakehouse.state.events import BEGUN
 from lakehouse.watermark import Lateness, Seen, judge_lateness
 
 
@@ -48,7 +49,7 @@ def judge(contract: Contract, loaded: Loaded, state: AnchorState, epochs: Mappin
     rows = loaded.rows
     for field, column in zip(COMMITTED_META, columns, strict=True):
         rows = rows.append_column(field, pa.chunked_array([column], field.type))
-    begun = _snapshots(before, begun_in(loaded.rows))
+    begun = _snapshots(before, _begun_in(loaded))
     after = _after(before, lateness.seen, positions, begun)
     highest = {p: (s.major, s.minor // 2) for p, s in before.items() if s.major is not None and s.minor is not None}
     batch = Batch(rows, loaded.rejects, loaded.withheld, highest, begun)
@@ -63,6 +64,16 @@ def _begun(loaded: Loaded, state: AnchorState, epochs: Mapping[str, int]) -> dic
         if partition not in partitions or partitions[partition].epoch != epoch:
             partitions[partition] = PartitionState(epoch, first)
     return partitions
+
+
+def _begun_in(loaded: Loaded) -> Begun:
+    """Give the initial snapshots that begin in a chunk, also where their first rows are of another lane."""
+    begun = begun_in(loaded.rows)
+    if len(loaded.withheld):
+        told = loaded.withheld.filter(pc.equal(loaded.withheld["_kind"], BEGUN))
+        for partition, own in (begun_in(told) if len(told) else {}).items():
+            begun[partition] = [*begun.get(partition, ()), *own]
+    return begun
 
 
 def _snapshots(partitions: Mapping[Partition, PartitionState], new: Begun) -> Begun:

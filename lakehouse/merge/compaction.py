@@ -76,13 +76,19 @@ def pressing(table: MergeTable) -> bool:
 
 
 def slices(table: MergeTable) -> Iterator[list[int]]:
-    """Give the files that are worth rewriting, in lists that become one commit each; never across partitions."""
+    """Give the files that are worth rewriting, in lists that become one commit each; never across partitions.
+
+    Where a stream has several lanes, each sees to its own files, and does not mix them with what no lane claims.
+    """
     found: dict[tuple[tuple[str, str | None], ...], list[_Candidate]] = {}
     for number, file in list(table.files().items()):
+        if not table.keeps(file):
+            continue
         share = file.dead / max(1, table.row_count(number)) if file.dead else 0.0
         candidate = _Candidate(number, int(file.size * (1 - share)), share)
         if share >= DEAD_SHARE or candidate.live_bytes < SMALL_BYTES:
-            found.setdefault(tuple(sorted(file.partition_values.items())), []).append(candidate)
+            mixed = [] if table.lane.alone else [("", str(file.lane))]
+            found.setdefault((*sorted(file.partition_values.items()), *mixed), []).append(candidate)
     made = [numbers for candidates in found.values() for numbers in _sliced(candidates)]
     for _, numbers in sorted(made, key=lambda one: -one[0]):
         yield numbers

@@ -29,6 +29,7 @@ from obstore.exceptions import BaseError, NotFoundError
 from lakehouse.errors import LakehouseError
 from lakehouse.groups import Ints
 from lakehouse.lake import Lake
+from lakehouse.lanes import WHOLE, Lane
 from lakehouse.merge.index import Entries
 from lakehouse.merge.keys import Keys
 from lakehouse.merge.log import DeltaLog
@@ -56,10 +57,11 @@ class IndexState:
 
 
 class IndexSnapshots:
-    """Writes and reads the snapshots of one table's index."""
+    """Writes and reads the snapshots of one table's index, or of one lane's part of it."""
 
-    def __init__(self, lake: Lake, table: str, keys: Sequence[str]) -> None:
+    def __init__(self, lake: Lake, table: str, keys: Sequence[str], lane: Lane = WHOLE) -> None:
         self._lake = lake
+        self._suffix = SUFFIX if lane.alone else f".{lane}{SUFFIX}"
         self._table = table
         self._keys = list(keys)
 
@@ -84,7 +86,7 @@ class IndexSnapshots:
                 "sums": sums,
             }
         )
-        path = f"{self._folder}{state.version:020}-{uuid.uuid4().hex}{SUFFIX}"
+        path = f"{self._folder}{state.version:020}-{uuid.uuid4().hex}{self._suffix}"
         with self._lake.explained(f"write {path}"):
             obstore.put(self._lake.objects, path, _pieces(header, arrays))
         self._remove_older(path)
@@ -110,7 +112,8 @@ class IndexSnapshots:
             found = obstore.list_with_delimiter(self._lake.objects, prefix=self._folder)["objects"]
         except (BaseError, OSError):
             return []
-        return sorted((e["path"] for e in found if e["path"].endswith(SUFFIX)), reverse=True)
+        own = (e["path"] for e in found if _suffix(e["path"]) == self._suffix)
+        return sorted(own, reverse=True)
 
     def _remove_older(self, path: str) -> None:
         self._lake.delete([other for other in self._paths() if other < path])
@@ -175,7 +178,7 @@ def remove_leftovers(lake: Lake, before: datetime, *, dry_run: bool = False) -> 
     """
     stale = [
         entry
-        for table, found in _by_table(lake).items()
+        for (table, _), found in _by_table(lake).items()
         for entry in _not_taken(lake, table, found)
         if entry["last_modified"] < before
     ]
@@ -184,12 +187,13 @@ def remove_leftovers(lake: Lake, before: datetime, *, dry_run: bool = False) -> 
     return Leftovers(len(stale), sum(int(entry["size"]) for entry in stale))
 
 
-def _by_table(lake: Lake) -> dict[str, list[Any]]:
-    by_table: dict[str, list[Any]] = {}
+def _by_table(lake: Lake) -> dict[tuple[str, str], list[Any]]:
+    by_table: dict[tuple[str, str], list[Any]] = {}
     with lake.explained("list the snapshots of indexes"):
         for entries in obstore.list(lake.objects, f"{FOLDER}/"):
             for entry in entries:
-                by_table.setdefault(entry["path"].rpartition("/")[0].removeprefix(f"{FOLDER}/"), []).append(entry)
+                table = entry["path"].rpartition("/")[0].removeprefix(f"{FOLDER}/")
+                by_table.setdefault((table, _suffix(entry["path"])), []).append(entry)
     return by_table
 
 
@@ -209,6 +213,12 @@ def _is_of(lake: Lake, path: str, table_id: str, version: int) -> bool:
         except (FileNotFoundError, NotFoundError, ValueError, struct.error):
             return False  # gone meanwhile, or damaged
     return bool(header.get("table") == table_id and header.get("version", version + 1) <= version)
+
+
+def _suffix(path: str) -> str:
+    """Give what tells the snapshots of one lane from another's."""
+    name = path.rpartition("/")[2]
+    return name[name.find(".") :]
 
 
 def _arrays(run: Entries) -> list[Ints]:

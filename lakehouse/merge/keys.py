@@ -74,11 +74,11 @@ def _flat(column: pa.ChunkedArray | pa.Array) -> pa.Array:
 def _combined(columns: Sequence[Hashes], seed: int) -> Hashes:
     combined = np.full(len(columns[0]), seed, np.uint64)
     for column in columns:
-        combined = _mixed(combined * _GOLDEN + column)
+        combined = mixed(combined * _GOLDEN + column)
     return combined
 
 
-def _mixed(numbers: Hashes) -> Hashes:
+def mixed(numbers: Hashes) -> Hashes:
     """Finish a hash (splitmix64)."""
     mixed = numbers + _GOLDEN
     mixed = (mixed ^ (mixed >> np.uint64(30))) * _MIX[0]
@@ -93,12 +93,12 @@ def _hashed(column: pa.Array, seed: int) -> Hashes:
     if pa.types.is_date32(kind):
         column = column.cast(pa.int32())
     if pa.types.is_integer(column.type) or pa.types.is_temporal(column.type):
-        return _mixed(column.cast(pa.int64()).to_numpy(zero_copy_only=False).view(np.uint64) ^ np.uint64(seed))
+        return mixed(column.cast(pa.int64()).to_numpy(zero_copy_only=False).view(np.uint64) ^ np.uint64(seed))
     if pa.types.is_floating(kind):
         # PostgreSQL holds -0 equal to 0, and every NaN equal to every other.
         floats = column.cast(pa.float64()).to_numpy(zero_copy_only=False) + 0.0
         floats = np.where(np.isnan(floats), np.nan, floats)
-        return _mixed(floats.view(np.uint64) ^ np.uint64(seed))
+        return mixed(floats.view(np.uint64) ^ np.uint64(seed))
     hashed = polars_hash.col("key").nchash.xxh3_64(seed=seed)
     found = pl.DataFrame({"key": pl.from_arrow(_texts(column))}).select(hashed)["key"].to_numpy()
     return np.asarray(found, np.uint64)

@@ -17,12 +17,14 @@ from obstore.exceptions import AlreadyExistsError
 
 from lakehouse.errors import LakeUnavailable, TableRefused
 from lakehouse.lake import Lake
+from lakehouse.lanes import TAG, Lane
 from lakehouse.merge.protocol import verify_protocol
 from lakehouse.merge.vectors import Descriptor
 
 Action = dict[str, Any]
 # Raises TableRefused when a table of that protocol and metadata is not for its reader: table name, protocol, metadata.
 Guard = Callable[[str, Action, Action], None]
+LANE = re.compile(r"\d{1,2}of\d{1,2}")
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10}))?\.parquet")
 _DERIVED = ("stats_parsed", "partitionValues_parsed")  # columns of checkpoints that no action has
@@ -51,6 +53,12 @@ class DataFile:
         """Give the partition column's values as the log writes them."""
         return self.add.get("partitionValues") or {}
 
+    @property
+    def lane(self) -> Lane | None:
+        """Give the lane that the file says all its rows are of; None where it says none."""
+        said = (self.add.get("tags") or {}).get(TAG)
+        return Lane.parse(said) if said and LANE.fullmatch(said) else None
+
     @cached_property
     def rows(self) -> int | None:
         """Give the physical row count, deleted rows included; None when the log does not say it."""
@@ -73,6 +81,8 @@ class Change:
     gone: frozenset[str]
     changed: frozenset[str]  # another deletion vector
     touched: frozenset[str]  # every added path, also where only other fields of the file changed
+    lane: str | None = None  # that made it
+    reshaped: bool = False  # protocol or columns changed
 
 
 @dataclass
@@ -117,6 +127,8 @@ class Snapshot:
             frozenset(gone - added.keys()),
             changed,
             frozenset(added),
+            next((info[TAG] for info in by_kind.get("commitInfo", ()) if TAG in info), None),
+            bool(by_kind.keys() & {"protocol", "metaData"}),
         )
         for path in gone:
             del self.files[path]

@@ -10,8 +10,10 @@ file in the low ones. Numbers are of one MergeTable object only; whoever keeps l
 from __future__ import annotations
 
 import uuid
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import obstore
@@ -27,14 +29,17 @@ from lakehouse.errors import CommitContested, LakehouseError, SchemaRefused
 from lakehouse.groups import Ints
 from lakehouse.kind import TableKind
 from lakehouse.lake import Lake
+from lakehouse.lane_states import put_together
+from lakehouse.lanes import TAG, WHOLE, Lane, lane_numbers
 from lakehouse.merge.actions import commit_info, marked, now_ms, removed
 from lakehouse.merge.copying import Copied, copied
 from lakehouse.merge.data_files import Layout, Written, write_files
+from lakehouse.merge.keys import keys_of
 from lakehouse.merge.live import POSITION_BITS, LiveFiles, News
 from lakehouse.merge.log import Action, Change, DataFile, DeltaLog, Guard, Snapshot
 from lakehouse.merge.protocol import ENABLE_VECTORS, protocol_for, vectored, verify_protocol, widened
 from lakehouse.merge.reading import FileReader
-from lakehouse.merge.vectors import pack
+from lakehouse.merge.vectors import Descriptor, pack
 from lakehouse.progress import Partition, app_id
 from lakehouse.shape import STATISTICS, TableShape, types_of
 from lakehouse.table import Contested
@@ -47,6 +52,25 @@ CHECKPOINT_AGAIN = 8  # commits after one that failed
 EVOLVE_ATTEMPTS = 5
 NOTHING_COPIED = Copied([], [])
 NOWHERE = np.empty(0, np.int64), np.empty(0, np.int64)
+ATTEMPTS = 100  # to put one commit on top of other lanes' ones
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Vectors that were written for a commit: by file number, which one they were made from, and where they are."""
+
+    made: dict[int, tuple[str | None, Descriptor]] = field(default_factory=dict)
+
+    def base(self, number: int) -> str | None:
+        """Give the id of the vector that a file's was made from; no id that there is where none was made."""
+        return self.made[number][0] if number in self.made else ""
+
+
+def tagged(written: Sequence[Written], lane: Lane) -> list[Written]:
+    """Give files with the lane that all their rows are of in their add actions; as they are where it is alone."""
+    for file in () if lane.alone else written:
+        file.add["tags"] = {TAG: str(lane)}
+    return list(written)
 
 
 class MergeTable:
@@ -64,11 +88,16 @@ class MergeTable:
         pipeline: str,
         epochs: Mapping[str, int],
         guard: Guard = verify_protocol,
+        lane: Lane = WHOLE,
+        keys: Sequence[str] = (),
     ) -> None:
         self.kind = kind
         self.shape = shape
+        self.lane = lane
         self.checkpoint_failures = 0
         self.moved = NOWHERE  # where rows that the newest commit copied were, and where they are
+        self.rebased = 0  # commits that were put again on top of other lanes' ones
+        self._keys = tuple(keys)
         self._lake = lake
         self._pipeline = pipeline
         self._epochs = epochs
@@ -210,8 +239,12 @@ class MergeTable:
 
     def progress(self, partitions: Iterable[Partition]) -> dict[Partition, int]:
         """Give the last applied offset of each partition that has one, at the snapshot."""
+        return self.lane_progress(partitions, self.lane)
+
+    def lane_progress(self, partitions: Iterable[Partition], lane: Lane) -> dict[Partition, int]:
+        """Give the last applied offset of each partition that has one in a lane, at the snapshot."""
         txns = self._open_snapshot.txns
-        asked = ((partition, self._app_id(partition)) for partition in partitions)
+        asked = ((partition, self._app_id(partition, lane)) for partition in partitions)
         return {partition: txns[app] for partition, app in asked if app in txns}
 
     def state(self) -> AnchorState | None:
@@ -278,29 +311,47 @@ class MergeTable:
         Gives the locations of the appended rows in their order. Copy-on-write, the rows beside deleted ones are in new
         files afterwards, as `moved` says. A location that is deleted already, or whose file is no longer live, changes
         nothing; no rows at all still make a commit.
-        Raises Contested when the snapshot is no longer the newest; LakehouseError when the storage refuses, which may
-        leave it open whether the commit was made: progress tells, once it can be read. Files that were written for a
-        commit that was not made stay for vacuum.
+        Raises Contested when the snapshot is no longer the newest; what other lanes committed meanwhile is no reason
+        for it: the commit is put again on top of theirs, nothing is read or written again but a vector that they
+        changed, unless they rewrote a file that the commit takes rows from. LakehouseError when the storage refuses,
+        which may leave it open whether the commit was made: progress tells, once it can be read. Files that were
+        written for a commit that was not made stay for vacuum.
         """
-        layout = self.layout
+        layout, packed, hit = self.layout, Packed(), self._hit(remove)
         rows = layout.conformed(append)
         with ThreadPoolExecutor(1) as beside:  # the vectors are made and put meanwhile
             writing = beside.submit(write_files, self._lake, self.name, rows, layout)
             copy = copied(self._lake, self.name, self._live, remove, layout) if self.copies else NOTHING_COPIED
-            deleting, vectors = (copy.removes, {}) if self.copies else self._marked(remove)
-        written = writing.result()
+            deleting, vectors = (copy.removes, {}) if self.copies else self._marked(remove, packed)
+        written = tagged(writing.result(), self.lane)
+        if all(self._live.files[number].lane == self.lane for number in hit):
+            tagged([file for file, _ in copy.files], self.lane)
         parameters = {"appended": str(len(append)), "removed": str(len(remove))}
-        info = commit_info(operation, parameters, self.version, {METADATA_KEY: state.to_json()} if state else {})
         txns = [{"txn": {"appId": self._app_id(p), "version": offset}} for p, offset in progress.items()]
         adds = [{"add": file.add} for file in (*written, *(file for file, _ in copy.files))]
-        self._commit([info, *txns, *deleting, *adds], vectors)
+        for attempt in range(ATTEMPTS):
+            told = state if state is None or state.lane is None else put_together(state, self.state())
+            info = commit_info(operation, parameters, self.version, self._said(told))
+            try:
+                self._commit([info, *txns, *deleting, *adds], vectors)
+                break
+            except Contested:
+                self._rebase(hit, attempt, beside=True, exact=self.copies)
+                if not self.copies:
+                    deleting, vectors = self._marked(remove, packed)
         self.moved = self._moved(copy)
-        if state is not None:
-            self._tail.wrote(self.version, state)
+        if told is not None:
+            self._tail.wrote(self.version, told)
         self._checkpoint()
         for file in written:
             self._reader.keep(file.path, rows if len(written) == 1 else rows.take(pa.array(file.taken)))
         return self._locations(written, len(append))
+
+    def commit_ids(self, ids: Mapping[str, int], state: AnchorState) -> None:
+        """Commit progress under these application ids, with a state, and nothing else; raises as commit does."""
+        info = commit_info("WRITE", {}, self.version, {METADATA_KEY: state.to_json()})
+        self._commit([info, *({"txn": {"appId": app, "version": offset}} for app, offset in ids.items())])
+        self._tail.wrote(self.version, state)
 
     def rewrite(self, numbers: Sequence[int], *, operation: str = "OPTIMIZE") -> tuple[Ints, Ints]:
         """Write the rows of live files that are not deleted into new files, in one commit that changes no data.
@@ -308,7 +359,7 @@ class MergeTable:
         Gives the rows' old locations and their new ones. Raises as commit does.
         """
         old = np.concatenate([np.empty(0, np.int64), *(self._live.living(number) for number in numbers)])
-        written = write_files(self._lake, self.name, self.rows(old), self.layout, data_change=False)
+        old, written = self._rewritten(old, numbers)
         self.exchange(numbers, written, operation=operation)
         return old, self._locations(written, len(old))
 
@@ -320,22 +371,85 @@ class MergeTable:
         The newest state is repeated in the commit, so that one read of the log's tail still finds it. Raises as commit
         does.
         """
+        hit = {number: self._live.files[number].vector_id for number in numbers}
         removes = [removed(self._live.files[number], data_change=False) for number in numbers]
-        state = self.state()
-        metadata = {} if state is None else {METADATA_KEY: state.to_json()}
-        info = commit_info(operation, {"files": str(len(numbers))}, self.version, metadata)
-        self._commit([info, *also, *removes, *({"add": file.add} for file in written)])
+        for attempt in range(ATTEMPTS):
+            state = self.state()
+            info = commit_info(operation, {"files": str(len(numbers))}, self.version, self._said(state))
+            try:
+                self._commit([info, *also, *removes, *({"add": file.add} for file in written)])
+                break
+            except Contested:
+                self._rebase(hit, attempt, beside=False, exact=True)
         if state is not None:
             self._tail.wrote(self.version, state)
         self._checkpoint()
+
+    def keeps(self, file: DataFile) -> bool:
+        """Say whether a file's upkeep is this lane's: it wrote it, or the file is one of those that no lane claims."""
+        if self.lane.alone or not self._keys:
+            return self.lane.first
+        written_by = file.lane if file.lane and file.lane.of == self.lane.of else None
+        if written_by:
+            return written_by == self.lane
+        return zlib.crc32(file.path.encode()) % self.lane.of == self.lane.number
 
     @property
     def _open_snapshot(self) -> Snapshot:
         assert self._snapshot is not None, f"table {self.name} is not open"
         return self._snapshot
 
-    def _app_id(self, partition: Partition) -> str:
-        return app_id(self._pipeline, *partition, self._epochs.get(partition[0], 0))
+    def _app_id(self, partition: Partition, lane: Lane | None = None) -> str:
+        return app_id(self._pipeline, *partition, self._epochs.get(partition[0], 0), lane or self.lane)
+
+    def _said(self, state: AnchorState | None) -> dict[str, str]:
+        """Give what a commit of ours says of itself."""
+        lane = {} if self.lane.alone else {TAG: str(self.lane)}
+        return lane if state is None else {METADATA_KEY: state.to_json(), **lane}
+
+    def _hit(self, remove: Ints) -> dict[int, str | None]:
+        """Give the live files that locations are in, and which vectors they have."""
+        numbers = [] if self.lane.alone else np.unique(remove >> POSITION_BITS).tolist()
+        return {number: self._live.files[number].vector_id for number in numbers if number in self._live.files}
+
+    def _rebase(self, hit: Mapping[int, str | None], attempt: int, *, beside: bool, exact: bool) -> None:
+        """Go forward to the newest version, so that a commit that lost the race can be put again as it is.
+
+        hit: the files it takes rows from. beside: only commits of other lanes may have come between. exact: no other
+        row of the files may be deleted since. Raises Contested where the commit must be worked out again.
+        """
+        before = self.version
+        clear = not self.lane.alone and attempt + 1 < ATTEMPTS
+        for change in self._log.advance(self._open_snapshot) if clear else ():
+            self._live.follow(self._open_snapshot, change)
+            clear &= not change.reshaped and (not beside or self._is_beside(change.lane))
+        files = self._live.files
+        clear &= all(n in files and (not exact or files[n].vector_id == vector) for n, vector in hit.items())
+        if not clear or self.version == before:
+            raise Contested(f"table {self.name}: others committed after version {before}")
+        self.rebased += 1
+
+    def _is_beside(self, lane: str | None) -> bool:
+        """Say whether a commit is one of another of the stream's present lanes."""
+        other = Lane.parse(lane) if lane else None
+        return other is not None and other.of == self.lane.of and other != self.lane
+
+    def _rewritten(self, old: Ints, numbers: Sequence[int]) -> tuple[Ints, list[Written]]:
+        """Write rows again, each lane's in files of its own; gives their locations in the order they were written."""
+        rows = self.rows(old)
+        if self.lane.alone or not self._keys or all(self._live.files[n].lane == self.lane for n in numbers):
+            written = write_files(self._lake, self.name, rows, self.layout, data_change=False)
+            return old, tagged(written, self.lane) if self._keys else written
+        lanes = lane_numbers(keys_of([rows[name] for name in self._keys]), self.lane.of)
+        made: list[Written] = []
+        order = np.argsort(lanes, kind="stable")
+        start = 0
+        for number in np.unique(lanes).tolist():
+            own = order[lanes[order] == number]
+            parts = write_files(self._lake, self.name, rows.take(pa.array(own)), self.layout, data_change=False)
+            made += [replace(p, taken=p.taken + start) for p in tagged(parts, Lane(number, self.lane.of))]
+            start += len(own)
+        return old[order], made
 
     def _schema(self, columns: Sequence[str] | None) -> pa.Schema:
         return self.columns if columns is None else pa.schema([self.columns.field(name) for name in columns])
@@ -373,7 +487,7 @@ class MergeTable:
 
     def _begin(self, snapshot: Snapshot) -> None:
         self._live.begin(snapshot)
-        self._checkpoint_at = max(snapshot.checkpoint, 0) + CHECKPOINT_EVERY
+        self._checkpoint_at = max(snapshot.checkpoint, 0) + CHECKPOINT_EVERY * (self.lane.number + 1)
 
     def _reload(self, before: int) -> None:
         """Read the log afresh: our version's entry is gone, because the log was cleaned up or the table replaced."""
@@ -389,19 +503,25 @@ class MergeTable:
         self._live.follow(now, told)
         self._begin(now)
 
-    def _marked(self, remove: Ints) -> tuple[list[Action], dict[int, BitMap]]:
-        """Write the vectors of a commit that deletes the rows at locations; gives its actions, and vectors by file."""
+    def _marked(self, remove: Ints, packed: Packed) -> tuple[list[Action], dict[int, BitMap]]:
+        """Write the vectors of a commit that deletes the rows at locations; gives its actions, and vectors by file.
+
+        Vectors that are packed already are not written again, unless the file has got another one since.
+        """
         grown = self._live.deleting(remove)
         emptied = [n for n, rows in grown if len(rows) == self._live.row_count(n)]
         vectors = {n: rows for n, rows in grown if len(rows) < self._live.row_count(n)}
         actions = [removed(self._live.files[number]) for number in emptied]
-        if vectors:
-            path, data, descriptors = pack(list(vectors.values()))
+        lacking = {n: rows for n, rows in vectors.items() if packed.base(n) != self._live.files[n].vector_id}
+        if lacking:
+            path, data, descriptors = pack(list(lacking.values()))
             with self._lake.explained(f"write the deletion vectors of table {self.name}"):
                 obstore.put(self._lake.objects, f"{self.name}/{path}", data)
-            for number, descriptor in zip(vectors, descriptors, strict=True):
-                file = self._live.files[number]
-                actions += [removed(file), marked(file, descriptor, self._live.row_count(number))]
+            for number, descriptor in zip(lacking, descriptors, strict=True):
+                packed.made[number] = self._live.files[number].vector_id, descriptor
+        for number in vectors:
+            file = self._live.files[number]
+            actions += [removed(file), marked(file, packed.made[number][1], self._live.row_count(number))]
         return actions, vectors
 
     def _commit(self, actions: list[Action], vectors: Mapping[int, BitMap] | None = None) -> None:
@@ -450,7 +570,7 @@ class MergeTable:
         try:
             uri, options = self._lake.table_uri(self.name), dict(self._lake.storage_options)
             DeltaTable(uri, storage_options=options).create_checkpoint()
-            self._checkpoint_at = self.version + CHECKPOINT_EVERY
+            self._checkpoint_at = self.version + CHECKPOINT_EVERY * self.lane.of
         except (DeltaError, OSError, LakehouseError):
             self.checkpoint_failures += 1
             self._checkpoint_at = self.version + CHECKPOINT_AGAIN

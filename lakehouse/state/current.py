@@ -15,10 +15,11 @@ import pyarrow.compute as pc
 from contracts.model import Contract
 from lakehouse.groups import NONE, Flags, Ints
 from lakehouse.kind import Floor
+from lakehouse.lanes import WHOLE, Lane
 from lakehouse.merge.keys import Keys
 from lakehouse.state.candidates import NEW, NOWHERE, Candidates, Rows, assembled
 from lakehouse.state.columns import CURRENT_META, REST, current_schema, memory_schema, toastable
-from lakehouse.state.events import ALIVE, DEAD, NOTE, Events, lists_of
+from lakehouse.state.events import ALIVE, DEAD, NOTE, Events, lists_of, nothing_said
 from lakehouse.state.floors import Floors, above_floors, locations_below
 from lakehouse.state.indexed import FLAGS, REMEMBERS, Change, IndexedTable
 from lakehouse.state.known import Known, gather_known
@@ -41,8 +42,8 @@ class _Groups:
 class Current:
     """Tells what batches do to a stream's current table and memory."""
 
-    def __init__(self, contract: Contract, current: IndexedTable, memory: IndexedTable) -> None:
-        self.contract, self.current, self.memory = contract, current, memory
+    def __init__(self, contract: Contract, current: IndexedTable, memory: IndexedTable, lane: Lane = WHOLE) -> None:
+        self.contract, self.current, self.memory, self._lane = contract, current, memory, lane
         self._soft = contract.state.soft_deletes
         self._columns = (*toastable(contract), REST) if self._soft else toastable(contract)
         self._schema, self._memory_schema = current_schema(contract), memory_schema(contract)
@@ -58,6 +59,10 @@ class Current:
             events = events if above.all() else events.take(np.flatnonzero(above))
         changes = self._changes(events, now_us)
         return {**changes, "current": self._floored(changes["current"], raised)} if raised else changes
+
+    def again(self, keys: Keys, now_us: int) -> dict[str, Change]:
+        """Give what becomes of keys that nothing new is said of, from all that is stored by now."""
+        return self._settled(nothing_said(self.contract, keys), _unsaid(keys), now_us)
 
     def _floored(self, change: Change, raised: Floors) -> Change:
         """Take out what stands below the floors that were raised, stored or about to be."""
@@ -210,7 +215,7 @@ class Current:
     def _rows(self, c: Candidates, known: Known, sources: Sources) -> Change:
         """Give what becomes of the groups' rows in current."""
         last = c.last
-        there = np.flatnonzero(last >= 0)
+        there = np.flatnonzero((last >= 0) & self._lane.owns(known.keys)[: len(last)])
         winner = last[there]
         gone = c.what[winner] == DEAD
         keeps = ~gone | np.bool_(self._soft)
@@ -266,7 +271,7 @@ class Current:
         was_there[c.group[c.counts & (c.what == ALIVE)]] = True
         deletes = c.counts & (c.what == DEAD) & known.recorded & (~known.weak | was_there[c.group])
         toast = {name: sources[name] for name in self._columns if name != REST}
-        ends = np.flatnonzero(deletes)
+        ends = np.flatnonzero(deletes & self._lane.owns(known.keys)[c.group])
         new = c.location[ends] < 0
         changed = ~new & known.linked_out[ends] & ~unchanged(c, known, ends, toast)
         write = ends[new | changed]
@@ -282,6 +287,13 @@ class Current:
         }
         records = _records(rows, c.major[write], c.minor[write], self._memory_schema, now_us, told)
         return Change(records, c.location[ends[changed]])
+
+
+def _unsaid(keys: Keys) -> _Groups:
+    """Give keys as a batch's that says nothing of them."""
+    nothing = np.full(len(keys), NONE, np.int64)
+    marks = np.zeros(len(keys), np.bool_)
+    return _Groups(keys, nothing[:0], np.full(len(keys), -1, np.intp), marks, nothing, ~marks)
 
 
 def _newest(events: Events, of: Ints, count: int) -> Rows:

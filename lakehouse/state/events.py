@@ -14,14 +14,21 @@ import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contracts.columns import refined_schema
 from contracts.model import Contract
 from lakehouse.groups import Flags, Ints, Partition
+from lakehouse.lanes import WHOLE, Lane
 from lakehouse.merge.keys import Keys, keys_of
 from lakehouse.order import NOTHING_BEGUN, Begun, rank
 from lakehouse.state.columns import key_names
 
 ALIVE, DEAD, NOTE, CELL = 0, 1, 2, 3  # what an event says: the row is so; it is gone; a change waits; one column is so
 DELETES = pa.array(["d"])
+FILTERED = pa.array(["filtered"])
+# Kinds of withheld changes by which a lane learns what the table of changes gets from another: a truncate, where an
+# initial snapshot begins, and the end of a key whose row stands under another key now.
+TRUNCATED, BEGUN, MOVED_KIND = "truncated", "begun", "moved"
+MOVED, TOLD = pa.array([MOVED_KIND]), pa.array([TRUNCATED, BEGUN])
 
 
 @dataclass(frozen=True)
@@ -72,8 +79,9 @@ def events_of(
     epochs: Mapping[str, int],
     highest: Mapping[Partition, tuple[int, int]],
     begun: Begun = NOTHING_BEGUN,
+    lane: Lane = WHOLE,
 ) -> Events:
-    """Give the events of a batch's accepted rows (truncates left out) and of its withheld changes."""
+    """Give the events of a batch's accepted rows (truncates left out) and of its withheld changes, of a lane's keys."""
     truncates = pc.equal(rows["_op"], "t")
     if pc.any(truncates).as_py():
         rows = rows.filter(pc.invert(truncates))
@@ -83,15 +91,19 @@ def events_of(
     weak = np.zeros(len(rows), np.bool_)
     unset = unset_of(rows["_unset"])
     if len(withheld):
-        told, waits = _withheld(withheld)
+        withheld = withheld.filter(pc.invert(pc.is_in(withheld["_kind"], value_set=TOLD)))
+    if len(withheld):
+        told, kinds = withheld.drop_columns(["_kind"]), withheld["_kind"]
+        filtered, moved = _equal(kinds, FILTERED), _equal(kinds, MOVED)
         count = len(told)
         told = _parted(contract, told)  # the row before is gone, whatever becomes of the one after
-        parted = np.arange(len(told)) >= count
-        waits = np.concatenate([waits, np.zeros(len(told) - count, np.bool_)])
+        more = np.zeros(len(told) - count, np.bool_)
+        waits = np.concatenate([~filtered & ~moved, more])
+        gone = np.concatenate([moved, ~more])
         also = rank(told, epochs, highest, begun)
         major, minor = np.concatenate([major, also[0]]), np.concatenate([minor, also[1]])
         what = np.concatenate([what, np.where(waits, NOTE, DEAD).astype(np.int8)])
-        weak = np.concatenate([weak, ~waits & ~parted])
+        weak = np.concatenate([weak, ~waits & ~gone])
         left_out = unset_of(told["_unset"]) if "_unset" in told.column_names else {}
         unset = {
             name: np.concatenate([_marked(unset, name, len(rows)), _marked(left_out, name, len(told)) & waits])
@@ -99,16 +111,31 @@ def events_of(
         }
         rows = pa.concat_tables([rows, told], promote_options="default")
     keys = keys_of([rows[name] for name in key_names(contract)])
-    return Events(rows, keys, major, minor, what, weak, unset)
+    events = Events(rows, keys, major, minor, what, weak, unset)
+    own = lane.owns(keys)  # a key change may concern another lane as well
+    return events if own.all() else events.take(np.flatnonzero(own))
+
+
+def nothing_said(contract: Contract, keys: Keys) -> Events:
+    """Give no events, as of a batch that says nothing."""
+    nothing, none = np.zeros(0, np.int64), np.zeros(0, np.bool_)
+    rows = refined_schema(contract).empty_table()
+    return Events(rows, keys.take(slice(0, 0)), nothing, nothing, nothing.astype(np.int8), none, {})
 
 
 def _parted(contract: Contract, rows: pa.Table) -> pa.Table:
     """Give an update that changed the key (of a table whose key only the contract names) as a delete and a create."""
+    ends = ended_keys(contract, rows)
+    return pa.concat_tables([rows, ends]) if len(ends) else rows
+
+
+def ended_keys(contract: Contract, rows: pa.Table) -> pa.Table:
+    """Give the deletes of the keys that updates changed, of a table whose key only the contract names."""
     if rows["_previous_key"].null_count == len(rows):
-        return rows
+        return rows.slice(0, 0)
     changed = rows.filter(pc.and_(pc.equal(rows["_op"], "u"), pc.is_valid(rows["_previous_key"])))
     if not len(changed):
-        return rows
+        return changed
     before = parsed_keys(changed["_previous_key"].to_pylist(), contract, changed.schema)
     after = json_keys(changed.select(before.column_names))
     told = {**dict(zip(before.column_names, before.columns, strict=True)), "_op": pa.repeat("d", len(changed))}
@@ -117,7 +144,7 @@ def _parted(contract: Contract, rows: pa.Table) -> pa.Table:
         place = changed.schema.get_field_index(name)
         changed = changed.set_column(place, changed.schema.field(name), column)
     whole = np.all([pc.is_valid(column).to_numpy() for column in before.columns], axis=0)
-    return pa.concat_tables([rows, changed.filter(pa.array(whole))])
+    return changed.filter(pa.array(whole))
 
 
 def json_keys(rows: pa.Table) -> pa.StringArray:
@@ -138,11 +165,6 @@ def _json_value(value: object) -> str:
     if isinstance(value, bytes):
         return value.hex()
     return value.isoformat() if isinstance(value, dt.date | dt.time) else str(value)
-
-
-def _withheld(withheld: pa.Table) -> tuple[pa.Table, Flags]:
-    """Give the withheld changes as rows, and mark those that wait in quarantine or were dropped."""
-    return withheld.drop_columns(["_kind"]), ~_equal(withheld["_kind"], pa.array(["filtered"]))
 
 
 def unset_of(lists: pa.ChunkedArray) -> dict[str, Flags]:

@@ -28,12 +28,13 @@ def raised(contract: Contract, batch: Batch, epochs: Mapping[str, int]) -> dict[
 
     Raises TruncateRefused when the policy is to fail.
     """
-    if not contract.keeps_state or not len(batch.rows):
+    if not contract.keeps_state or contract.state.truncate is Truncate.IGNORE:
         return {}
-    marks = pc.equal(batch.rows["_op"], "t")
-    if not pc.any(marks).as_py() or contract.state.truncate is Truncate.IGNORE:
+    told = [part for part in (batch.rows, batch.withheld) if len(part)]
+    truncates = [marked for part in told if len(marked := part.filter(pc.equal(part["_op"], "t")))]
+    if not truncates:
         return {}
-    rows = batch.rows.filter(marks)
+    rows = pa.concat_tables(truncates, promote_options="default")
     if contract.state.truncate is Truncate.FAIL:
         topic, partition, offset = (rows[name][0].as_py() for name in ("_topic", "_partition", "_offset"))
         raise TruncateRefused(contract.stream, topic, partition, offset)

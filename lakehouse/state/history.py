@@ -18,7 +18,7 @@ from lakehouse.groups import NONE, Flags, Ints
 from lakehouse.merge.keys import Keys
 from lakehouse.state.candidates import NEW, NOWHERE, Candidates, Rows, assembled
 from lakehouse.state.columns import history_schema, toastable
-from lakehouse.state.events import ALIVE, NOTE, Events, lists_of
+from lakehouse.state.events import ALIVE, NOTE, Events, lists_of, nothing_said
 from lakehouse.state.floors import Floors, above_floors, clipped, locations_below
 from lakehouse.state.indexed import CLOSED, FLAGS, REMEMBERS, Change, IndexedTable
 from lakehouse.state.known import Known, gather_known
@@ -51,6 +51,12 @@ class History:
         """
         change = self._change(events, floors)
         return self._floored(change, raised) if raised else change
+
+    def again(self, keys: Keys, floors: Floors) -> Change:
+        """Give what becomes of keys that nothing new is said of, from all that is stored by now."""
+        nothing = np.full(len(keys), NONE, np.int64)
+        groups = _Groups(keys, nothing[:0], nothing, np.ones(len(keys), np.bool_))
+        return self._settled(nothing_said(self.contract, keys), groups, floors)
 
     def _floored(self, change: Change, raised: Floors) -> Change:
         """End the stored versions that reach over a floor that was raised, but for those written anyway."""

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from lakehouse.anchor import AnchorState
 from lakehouse.groups import Flags, Ints, Partition
+from lakehouse.lanes import WHOLE, Lane
 from lakehouse.merge.compaction import Compacted, compact
 from lakehouse.merge.index import ROW, ROW_BITS, Entries, Hits, KeyIndex, concat_hits
 from lakehouse.merge.index_snapshot import IndexSnapshots
@@ -22,6 +23,7 @@ from lakehouse.state.memo import remembers
 REMEMBERS = 1 << 62  # in an entry's location: the row has a memo, and must be read before its key is judged
 CLOSED = 1 << 61  # the row is a version that another has followed
 FLAGS = REMEMBERS | CLOSED
+_HIGHEST = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True)
@@ -38,17 +40,31 @@ class Change:
 
 
 class IndexedTable:
-    """Gives the rows of keys, and commits changes; the index is a hint that follows the table."""
+    """Gives the rows of keys, and commits changes; the index is a hint that follows the table.
+
+    lane: whose keys are indexed. listens: a column whose values in others' files are kept in `heard`.
+    """
 
     def __init__(
-        self, table: MergeTable, keys: Sequence[str], *, versions: bool, snapshots: IndexSnapshots | None = None
+        self,
+        table: MergeTable,
+        keys: Sequence[str],
+        *,
+        versions: bool,
+        snapshots: IndexSnapshots | None = None,
+        lane: Lane = WHOLE,
+        listens: str | None = None,
     ) -> None:
         self.table = table
+        self.heard: list[str] = []
+        self._lane = lane
+        self._listens = listens
         self.index = KeyIndex(versions=versions)
         self._versions = versions
         self._keys = list(keys)
         closed = ["_is_current"] if "_is_current" in table.shape.columns.names else []
         self._indexed = [*self._keys, "_order_major", "_order_minor", "_pending", "_memo", *closed]
+        self._indexed += [listens] if listens else []
         self._numbers: set[int] = set()
         self._dead_rows: dict[int, Flags] = {}  # file number -> which of its rows are deleted
         self.kept = KeptIndex(table, self.index, snapshots) if snapshots else None
@@ -64,10 +80,33 @@ class IndexedTable:
             self._dead_rows.pop(number, None)
         # Not by the news alone: what a scan that failed did not enter is still to be entered.
         for number in sorted(self.table.files().keys() - self._numbers):
-            rows = self.table.scan(number, self._indexed)
-            dead = self._dead(number)
-            self._enter(rows, np.arange(len(rows)) | (number << ROW_BITS), None if dead is None else ~dead)
+            if not self._of_another_lane(number):
+                self._scan(number)
             self._numbers.add(number)
+
+    def count(self) -> int:
+        """Give how many rows are alive, of the lane's keys."""
+        if not self._lane.alone:
+            return len(self.below(_HIGHEST, _HIGHEST))
+        files = self.table.files()
+        return sum(self.table.row_count(number) - file.dead for number, file in files.items())
+
+    def _of_another_lane(self, number: int) -> bool:
+        written_by = self.table.files()[number].lane
+        return written_by is not None and written_by.of == self._lane.of and written_by != self._lane
+
+    def _scan(self, number: int) -> None:
+        """Enter the rows of a file that are alive, and of the lane."""
+        rows = self.table.scan(number, self._indexed)
+        dead = self._dead(number)
+        wanted = None if dead is None else ~dead
+        if self._listens:
+            said = rows[self._listens] if wanted is None else rows[self._listens].filter(pa.array(wanted))
+            self.heard += said.drop_null().to_pylist()
+        if not self._lane.alone:
+            own = self._lane.owns(keys_of([rows[name] for name in self._keys]))
+            wanted = own if wanted is None else wanted & own
+        self._enter(rows, np.arange(len(rows)) | (number << ROW_BITS), wanted)
 
     def maintain(self, budget: float) -> Compacted:
         """Compact the table for about so many seconds; the index follows. Raises as lakehouse.merge.compaction does."""
@@ -103,6 +142,22 @@ class IndexedTable:
         """Give the entries of the keys whose rows are alive, by key and position."""
         hits = self.index.find(keys)
         return hits.take(self._alive(hits.entries.location)) if len(hits) else hits
+
+    def remembering(self, keys: Keys) -> Flags:
+        """Mark the keys of which a row that is alive remembers older changes."""
+        hits, marks = self.find(keys), np.zeros(len(keys), np.bool_)
+        marks[hits.asked[(hits.entries.location & REMEMBERS) != 0]] = True
+        return marks
+
+    def new(self, change: Change, but: Sequence[str] = ()) -> Change:
+        """Give a change without the rows that are stored as they are, but for some columns. For few rows."""
+        names = [name for name in change.append.column_names if name not in but]
+        remove = change.remove & ~FLAGS
+        stored = {repr(row): place for place, row in enumerate(self.rows(remove, names).to_pylist())}
+        again = [stored.pop(repr(row), None) for row in change.append.select(names).to_pylist()]
+        keep = np.ones(len(remove), np.bool_)
+        keep[[place for place in again if place is not None]] = False
+        return Change(change.append.filter(pa.array([place is None for place in again], pa.bool_())), remove[keep])
 
     def rows(self, locations: Ints, columns: Sequence[str] | None = None) -> pa.Table:
         """Give stored rows, in the order of the locations."""

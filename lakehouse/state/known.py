@@ -45,6 +45,7 @@ class Known:
     said_at: Ints  # and when they did (us), NONE for all others
     remembered: Mapping[str, Ints]  # column -> per candidate, the position that its memo says (n x 2), NONE
     hidden: Mapping[str, Flags]  # column -> candidates that wait and say it, or whose memo says that such a one did
+    keys: Keys  # of the groups
 
 
 @dataclass
@@ -385,6 +386,7 @@ def _known(gathering: _Gathering) -> Known:
         joined("said_at", NONE, np.int64),
         {n: np.concatenate([_positions(p, n) for p in parts]) for n in {n for p in parts for n in p.remembered}},
         {n: np.concatenate([_hides(p, n) for p in parts]) for n in {n for p in parts for n in p.hidden}},
+        gathering.keys,
     )
 
 

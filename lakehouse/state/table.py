@@ -6,23 +6,28 @@ import time
 from collections.abc import Mapping
 
 import numpy as np
+import pyarrow.compute as pc
 
+from contracts.columns import own_schema
 from contracts.model import Contract
 from lakehouse.anchor import AnchorState
 from lakehouse.kind import Batch, Floor, TableKind
 from lakehouse.lake import Lake
+from lakehouse.lanes import WHOLE, Lane
 from lakehouse.merge.index_snapshot import IndexSnapshots
+from lakehouse.merge.keys import Keys, keys_of
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.progress import Partition
 from lakehouse.shape import TableShape
-from lakehouse.state.columns import key_names
+from lakehouse.state.columns import key_names, toastable
 from lakehouse.state.current import Current
-from lakehouse.state.events import events_of
+from lakehouse.state.events import events_of, parsed_keys
+from lakehouse.state.floors import Floors
 from lakehouse.state.history import History
 from lakehouse.state.indexed import Change, IndexedTable
 from lakehouse.state.snapshots import ending, vanished
 
-ANCHOR = "current"
+ANCHOR, MEMORY = "current", "memory"
 
 
 class StreamState:
@@ -32,10 +37,12 @@ class StreamState:
     of a later one failed) needs no trimmed batch.
     """
 
-    def __init__(self, contract: Contract, epochs: Mapping[str, int]) -> None:
+    def __init__(self, contract: Contract, epochs: Mapping[str, int], lane: Lane = WHOLE) -> None:
         self.contract = contract
+        self.lane = lane
         self.tables: dict[str, IndexedTable] = {}
         self._epochs = epochs
+        self._heard: set[str] = set()  # keys, as JSON, to which key changes of other lanes lead
         self._worked_out: tuple[Batch | None, dict[str, Change]] = (None, {})
 
     def change_of(self, kind: str, batch: Batch) -> Change:
@@ -44,29 +51,73 @@ class StreamState:
             self._worked_out = (batch, self._work_out(batch))
         return self._worked_out[1][kind]
 
+    def joined(self, floors: Floors) -> dict[str, Change]:
+        """Give what becomes of this lane's rows by what other lanes recorded of key changes that lead to them.
+
+        To be asked again until settled() is called: until then what was heard is not forgotten. The anchor must be
+        open; the others are opened here.
+        """
+        self._follow()
+        memory = self.tables[MEMORY]
+        self._heard |= set(memory.heard)
+        memory.heard.clear()
+        keys = self._concerned(sorted(self._heard))
+        if not len(keys):
+            return {}
+        changes = self._current.again(keys, time.time_ns() // 1000)
+        if "history" in self.tables:
+            changes["history"] = self._history.again(keys, floors)
+        return {kind: self.tables[kind].new(change, but=["_recorded_at"]) for kind, change in changes.items()}
+
+    def settled(self) -> None:
+        """Forget what was heard: it is committed."""
+        self._heard.clear()
+
+    def _concerned(self, texts: list[str]) -> Keys:
+        """Give those of keys written as JSON objects that are this lane's and have rows to be completed."""
+        columns = parsed_keys(texts, self.contract, own_schema(self.contract))
+        for name in columns.column_names if texts else ():
+            columns = columns.filter(pc.is_valid(columns[name]))
+        keys = keys_of([columns[name] for name in columns.column_names])
+        keys = keys.take(np.flatnonzero(self.lane.owns(keys)))
+        marks = np.zeros(len(keys), np.bool_)
+        for table in self.tables.values():
+            marks |= table.remembering(keys)
+        keys = keys.take(np.flatnonzero(marks))
+        return keys.take(keys.groups()[1])
+
     def lost(self, topic: str, floor: Floor) -> tuple[int, int]:
         """Give how many rows of current a complete snapshot does not hold, and of how many rows."""
         table = self.tables[ANCHOR]
         table.follow()
-        files = table.table.files()
-        rows = sum(table.table.row_count(number) - file.dead for number, file in files.items())
-        return len(vanished(table, topic, floor)), rows
+        return len(vanished(table, topic, floor)), table.count()
 
     def _work_out(self, batch: Batch) -> dict[str, Change]:
+        self._follow()
+        events = events_of(
+            self.contract, batch.rows, batch.withheld, self._epochs, batch.highest, batch.begun, self.lane
+        )
+        for topic, floor in batch.swept.items():
+            lost = vanished(self.tables[ANCHOR], topic, floor)
+            events = ending(self.tables[ANCHOR], self.contract, lost, floor, events)
+        changes = self._current.outcome(events, time.time_ns() // 1000, batch.floors, batch.raised)
+        if "history" in self.tables:
+            changes["history"] = self._history.outcome(events, batch.floors, batch.raised)
+        return changes
+
+    @property
+    def _current(self) -> Current:
+        return Current(self.contract, self.tables["current"], self.tables["memory"], self.lane)
+
+    @property
+    def _history(self) -> History:
+        return History(self.contract, self.tables["history"], self.tables["memory"])
+
+    def _follow(self) -> None:
         for kind, table in self.tables.items():
             if kind != ANCHOR:
                 table.table.open()
             table.follow()
-        events = events_of(self.contract, batch.rows, batch.withheld, self._epochs, batch.highest, batch.begun)
-        for topic, floor in batch.swept.items():
-            lost = vanished(self.tables[ANCHOR], topic, floor)
-            events = ending(self.tables[ANCHOR], self.contract, lost, floor, events)
-        current = Current(self.contract, self.tables["current"], self.tables["memory"])
-        changes = current.outcome(events, time.time_ns() // 1000, batch.floors, batch.raised)
-        if "history" in self.tables:
-            history = History(self.contract, self.tables["history"], self.tables["memory"])
-            changes["history"] = history.outcome(events, batch.floors, batch.raised)
-        return changes
 
 
 class StateTable(MergeTable):
@@ -81,11 +132,19 @@ class StateTable(MergeTable):
         epochs: Mapping[str, int],
         stream: StreamState,
     ) -> None:
-        super().__init__(lake, kind, shape, pipeline, epochs)
-        self._stream = stream
         keys = key_names(stream.contract)
-        snapshots = IndexSnapshots(lake, shape.name, keys)
-        self._indexed = IndexedTable(self, keys, versions=kind.name != ANCHOR, snapshots=snapshots)
+        super().__init__(lake, kind, shape, pipeline, epochs, lane=stream.lane, keys=keys)
+        self._stream = stream
+        shared = kind.name == MEMORY and not stream.lane.alone
+        snapshots = None if shared else IndexSnapshots(lake, shape.name, keys, stream.lane)
+        self._indexed = IndexedTable(
+            self,
+            keys,
+            versions=kind.name != ANCHOR,
+            snapshots=snapshots,
+            lane=WHOLE if shared else stream.lane,  # all lanes ask the memory of all keys: a key change joins two lanes
+            listens="_next_key" if shared and toastable(stream.contract) else None,
+        )
         stream.tables[kind.name] = self._indexed
 
     @property
@@ -109,6 +168,10 @@ class StateTable(MergeTable):
         """Commit what the batch changes, with the new progress and state; raises as MergeTable.commit does."""
         change = self._stream.change_of(self.kind.name, batch)
         self._indexed.commit(change, progress, state, operation="MERGE")
+
+    def complete(self, change: Change, state: AnchorState) -> None:
+        """Commit a change without progress."""
+        self._indexed.commit(change, {}, state, operation="MERGE")
 
     def fill(self, batch: Batch) -> None:
         """Commit what the batch changes, without progress or state."""

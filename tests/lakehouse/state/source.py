@@ -70,6 +70,7 @@ class Source:
         self._truncates, self._withholds, self._renames = truncates, withholds, renames
         self._rereads = rereads
         self._scattered = scattered  # changes of one key on several partitions, as when their number changes
+        self.given: list[tuple[int, int]] = []  # partition and offset of every change given that was not withheld
         self._given = 0  # events given to partitions
         self._next: dict[int, int] = {}  # partition -> its next offset
         self._many = keys
@@ -242,4 +243,5 @@ class Source:
             begin = self._next.get(number, 0)
             found[number] = [{**event, "_offset": begin + place} for place, event in enumerate(events)]
             self._next[number] = begin + len(events)
+            self.given += [(number, event["_offset"]) for event in found[number] if event["_kind"] is None]
         return found
