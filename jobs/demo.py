@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import secrets
 import shutil
 import time
@@ -52,7 +51,6 @@ def run_demo(console: Console, *, home: Path, lake: str | None, keep: bool) -> N
     clear_home(home)
     uri = f"{lake.rstrip('/')}/demo-{time.strftime('%Y%m%d-%H%M%S')}" if lake else str(home / "lake")
     keys = new_keys(home / "keys")
-    os.environ.setdefault("TIDEGATE_KEYS", str(keys))
     with Stack(home, components=("kafka", "flink")) as stack:
         console.print(f"Kafka at {stack.kafka_address}, Flink dashboard http://{stack.flink_address}", highlight=False)
         kafka = KafkaClient.from_file(None, stack.kafka_address)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -45,7 +44,6 @@ def run_live(console: Console, *, home: Path, lake: str | None, seconds: float, 
     clear_home(home)
     uri = f"{lake.rstrip('/')}/live-{time.strftime('%Y%m%d-%H%M%S')}" if lake else str(home / "lake")
     keys = new_keys(home / "keys")
-    os.environ.setdefault("TIDEGATE_KEYS", str(keys))
     console.print("starting PostgreSQL, Kafka, Debezium and Flink", highlight=False)
     with Stack(home, components=COMPONENTS) as stack:
         workload = DemoWorkload(stack.postgres_url)
@@ -60,7 +58,7 @@ def run_live(console: Console, *, home: Path, lake: str | None, seconds: float, 
             workload.stop()
         console.print("" if console.is_terminal else "\n", end="")
         console.print("the database is quiet now; comparing each table with its source", highlight=False)
-        results = [_same(console, contract, contracts, uri, stack.postgres_url) for contract in launch.contracts]
+        results = [_same(console, contract, launch.request, stack.postgres_url) for contract in launch.contracts]
         launch.cluster.cancel(job_id)
     return all(results)
 
@@ -86,8 +84,8 @@ def _await_topics(launch: Launch) -> None:
         time.sleep(0.5)
 
 
-def _same(console: Console, contract: Contract, contracts: Path, lake: str, source: str) -> bool:
-    found = verify(contract.stream, contracts, lake, source, wait_seconds=CATCH_UP_SECONDS)
+def _same(console: Console, contract: Contract, ran: Request, source: str) -> bool:
+    found = verify(contract.stream, ran.contracts, ran.lake, source, keys=ran.keys, wait_seconds=CATCH_UP_SECONDS)
     show_verification(found, console)
     return found.comparison.equal
 

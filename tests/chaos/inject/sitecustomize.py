@@ -102,8 +102,8 @@ def _merge_table(module: ModuleType) -> None:
         return _on_snapshot(table, state, lambda: commit(table, append, remove, progress, state, **rest))
 
     @wraps(marked)
-    def mark(table: Any, remove: Any) -> Any:
-        actions, vectors = marked(table, remove)
+    def mark(table: Any, *rest: Any) -> Any:
+        actions, vectors = marked(table, *rest)
         if vectors:
             pass_by(VECTORS_WRITTEN, table.name)
         return actions, vectors
