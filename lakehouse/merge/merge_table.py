@@ -27,7 +27,7 @@ from contracts.model import Storage
 from lakehouse.anchor import METADATA_KEY, AnchorState
 from lakehouse.errors import CommitContested, LakehouseError, SchemaRefused
 from lakehouse.groups import Ints
-from lakehouse.kind import TableKind
+from lakehouse.kind import AppendKind, TableKind
 from lakehouse.lake import Lake
 from lakehouse.lane_states import put_together
 from lakehouse.lanes import TAG, WHOLE, Lane, lane_numbers
@@ -372,7 +372,11 @@ class MergeTable:
         does.
         """
         hit = {number: self._live.files[number].vector_id for number in numbers}
-        removes = [removed(self._live.files[number], data_change=False) for number in numbers]
+        # deltalake (1.6.6) only sees that a file of its own compaction is gone when the removal says that it changed
+        # data, and brings the rows back otherwise. Readers of streams would take that for deleted rows, so tables that
+        # only grow, which are for them, do not say it.
+        told = not isinstance(self.kind, AppendKind)
+        removes = [removed(self._live.files[number], data_change=told) for number in numbers]
         for attempt in range(ATTEMPTS):
             state = self.state()
             info = commit_info(operation, {"files": str(len(numbers))}, self.version, self._said(state))
