@@ -188,6 +188,7 @@ class Source:
         self._close(old)
         self._send("d", before, _next_key=self._json(new))
         self._open(new, after)
+        self._said[new] = dict.fromkeys(TOAST, self._lsn)  # what waits from before a key was given away is over
         self._send("c", after, unset=self._unset(changed, after), _previous_key=self._json(old))
 
     def _open(self, key: Key, row: Row) -> None:
