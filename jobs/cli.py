@@ -41,6 +41,9 @@ KafkaConfig = Annotated[
 ]
 Contracts = Annotated[Path, typer.Option("--contracts", help="Folder with one contract file per stream.")]
 ClusterAt = Annotated[str, typer.Option("--cluster", envvar=CLUSTER_VARIABLE, help="Flink's HOST:PORT.")]
+LastCluster = Annotated[
+    str | None, typer.Option("--cluster", envvar=CLUSTER_VARIABLE, help="Flink's HOST:PORT; else as last run.")
+]
 Pipeline = Annotated[str, typer.Option("--name", help="The pipeline's name; progress is kept under it.")]
 Keys = Annotated[Path | None, typer.Option("--keys", help="Mask key file; else $TIDEGATE_KEYS, TIDEGATE_KEY_<ID>.")]
 
@@ -137,9 +140,7 @@ def status(
     kafka: Annotated[
         str | None, typer.Option("--kafka", envvar=KAFKA_VARIABLE, help="Kafka's HOST:PORT; for the lag.")
     ] = None,
-    cluster: Annotated[
-        str | None, typer.Option("--cluster", envvar=CLUSTER_VARIABLE, help="Flink's HOST:PORT.")
-    ] = None,
+    cluster: LastCluster = None,
     kafka_config: KafkaConfig = None,
     name: Pipeline = "main",
     as_json: Json = False,
@@ -170,9 +171,7 @@ def maintain(
     retention: Annotated[
         str, typer.Option(help="How long what was replaced stays readable, such as 7d; at least 1h.")
     ] = "7d",
-    cluster: Annotated[
-        str | None, typer.Option("--cluster", envvar=CLUSTER_VARIABLE, help="Flink's HOST:PORT; else as last run.")
-    ] = None,
+    cluster: LastCluster = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and change nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -247,9 +246,7 @@ def migrate(
     contracts: Contracts,
     name: Pipeline = "main",
     keys: Keys = None,
-    cluster: Annotated[
-        str | None, typer.Option("--cluster", envvar=CLUSTER_VARIABLE, help="Flink's HOST:PORT.")
-    ] = None,
+    cluster: LastCluster = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and whether a value would be lost.")
     ] = False,
@@ -287,9 +284,7 @@ def resume(
     stream: str,
     lake: LakeUri,
     name: Pipeline = "main",
-    cluster: Annotated[
-        str | None, typer.Option("--cluster", envvar=CLUSTER_VARIABLE, help="Flink's HOST:PORT.")
-    ] = None,
+    cluster: LastCluster = None,
 ) -> None:
     """Let a paused or parked stream go on: the running job is submitted again from the Delta log."""
     from jobs.pausing import resume_stream

@@ -6,6 +6,7 @@ TidegateError
 ├── JobFailed            the job ended before its work was done
 ├── KafkaProblem         brokers, topics or offsets are not as the run needs them
 ├── RunRefused           the run would lose or repeat data; the message says what to decide
+├── UnknownStream        no contract describes the stream
 ├── SourceUnreadable     the source database cannot be read as the contract says
 └── CannotCompare        a current table and its source cannot be compared
     └── NoTableYet       the current table has not been written yet
@@ -36,6 +37,10 @@ class KafkaProblem(TidegateError):
 
 class RunRefused(TidegateError):
     """The run would lose or repeat data; the message says what to decide."""
+
+
+class UnknownStream(TidegateError):
+    """No contract describes the stream that was named."""
 
 
 class SourceUnreadable(TidegateError):

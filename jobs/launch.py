@@ -168,6 +168,17 @@ def record_run(lake: Lake, request: Request, job_id: str, streams: Sequence[str]
     lake.put(f"{FOLDER}/{request.pipeline}.json", json.dumps(entry).encode())
 
 
+def running_job(lake: Lake, pipeline: str, cluster: str | None) -> tuple[str, str] | None:
+    """Give the pipeline's running job and its cluster's address: the one named, else the one of its last run.
+
+    None when none runs, or the pipeline never ran. Raises ClusterUnreachable when nobody can say.
+    """
+    entry = last_run(lake, pipeline)
+    address = cluster or (entry["request"]["cluster"] if entry else None)
+    job = Cluster(address).running(f"tidegate {pipeline}") if address else None
+    return (job, address) if job and address else None
+
+
 def last_run(lake: Lake, pipeline: str) -> Mapping[str, Any] | None:
     """Give what record_run kept: job, submitted (s since the epoch), streams, request; None when it was never run."""
     data = lake.get(f"{FOLDER}/{pipeline}.json")

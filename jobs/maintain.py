@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +17,11 @@ from rich.table import Table
 
 from contracts.durations import parse_duration
 from contracts.faults import ContractError
-from contracts.load import load_contracts
 from contracts.model import Contract
-from jobs.cluster import Cluster
+from jobs.chosen import load_chosen
 from jobs.credentials import lake_options
 from jobs.errors import ClusterUnreachable, TidegateError
-from jobs.launch import last_run
+from jobs.launch import running_job
 from lakehouse.errors import LakehouseError
 from lakehouse.lake import Lake
 from lakehouse.maintenance import (
@@ -94,8 +92,7 @@ def maintain(asked: Asked, console: Console) -> Round:
     """
     begun = time.monotonic()
     lake = Lake.open(asked.lake, lake_options())
-    loaded = load_contracts(asked.contracts, dict(os.environ))
-    chosen = _chosen(loaded, asked.streams)
+    chosen = load_chosen(asked.contracts, asked.streams)
     if not asked.orders.dry_run:
         verify_clock(lake, asked.pipeline)
     job = job_of(lake, asked.pipeline, asked.cluster)
@@ -114,8 +111,8 @@ def maintain(asked: Asked, console: Console) -> Round:
                 bar.advance(task)
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            streams = tuple(pool.map(one, chosen))
-        shared = None if asked.streams else _shared(lake, loaded, asked, failures)
+            streams = tuple(pool.map(one, (contract.stream for contract in chosen)))
+        shared = None if asked.streams else _shared(lake, chosen, asked, failures)
     spent = round(time.monotonic() - begun, 2)
     return Round(asked.pipeline, asked.orders.dry_run, job, streams, shared, tuple(failures), spent)
 
@@ -136,12 +133,8 @@ def maintain_every(seconds: float, asked: Asked, console: Console, show: Callabl
 
 def job_of(lake: Lake, pipeline: str, cluster: str | None) -> Job:
     """Say whether the pipeline's job runs: by the cluster named, else by the one that it was last submitted to."""
-    entry = last_run(lake, pipeline)
-    address = cluster or (entry["request"]["cluster"] if entry else None)
-    if address is None:
-        return Job.ENDED  # it never ran
     try:
-        return Job.RUNS if Cluster(address).running(f"tidegate {pipeline}") else Job.ENDED
+        return Job.RUNS if running_job(lake, pipeline, cluster) else Job.ENDED
     except ClusterUnreachable:
         return Job.UNKNOWN
 
@@ -189,17 +182,9 @@ def _sentences(done: Round) -> Iterable[str]:
         )
 
 
-def _chosen(loaded: Sequence[Contract], wanted: Sequence[str]) -> list[str]:
-    known = [contract.stream for contract in loaded]
-    unknown = sorted(set(wanted) - set(known))
-    if unknown:
-        raise TidegateError(f"no contract describes {', '.join(unknown)}: there are {', '.join(known)}")
-    return [stream for stream in known if not wanted or stream in wanted]
-
-
-def _shared(lake: Lake, loaded: Sequence[Contract], asked: Asked, failures: list[str]) -> LakeDone | None:
+def _shared(lake: Lake, contracts: Sequence[Contract], asked: Asked, failures: list[str]) -> LakeDone | None:
     try:
-        return maintain_lake(lake, loaded, asked.pipeline, asked.orders)
+        return maintain_lake(lake, contracts, asked.pipeline, asked.orders)
     except (LakehouseError, OSError) as error:
         failures.append(str(error))
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +10,10 @@ from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRem
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from contracts.load import load_contracts
-from contracts.model import Contract
-from jobs.cluster import Cluster
+from jobs.chosen import load_chosen
 from jobs.credentials import key_ring, lake_options
-from jobs.errors import ClusterUnreachable, RunRefused, TidegateError
-from jobs.launch import last_run
+from jobs.errors import ClusterUnreachable, RunRefused
+from jobs.launch import running_job
 from lakehouse.lake import Lake
 from lakehouse.migration import Plan, Progress, check, migrate
 from udfs.canonical import canonical_text
@@ -38,7 +35,7 @@ def migrate_stream(
 
     Raises RunRefused while the pipeline's job runs, and what lakehouse.migration says.
     """
-    contract = _contract(stream, contracts)
+    (contract,) = load_chosen(contracts, [stream])
     ring = key_ring(str(keys) if keys else None)
     require_keys([contract], ring)
     lake, pins = Lake.open(lake_uri, lake_options()), pinned_keys(contract, ring)
@@ -66,26 +63,16 @@ def show_migration(done: list[dict[str, Any]], stream: str, console: Console, *,
         console.print("nothing was changed; every value can be kept as it is", highlight=False)
 
 
-def _contract(stream: str, folder: Path) -> Contract:
-    contracts = {contract.stream: contract for contract in load_contracts(folder, dict(os.environ))}
-    if stream not in contracts:
-        raise TidegateError(f"there is no stream {stream} in {folder}: choose from {', '.join(sorted(contracts))}")
-    return contracts[stream]
-
-
 def _refuse_while_running(lake: Lake, pipeline: str, cluster: str | None) -> None:
     """Raise RunRefused when the pipeline's job runs, as far as its cluster tells."""
-    entry = last_run(lake, pipeline)
-    if entry is None:
-        return
-    address = cluster or entry["request"]["cluster"]
     try:
-        running = Cluster(address).running(f"tidegate {pipeline}")
+        running = running_job(lake, pipeline, cluster)
     except ClusterUnreachable:
         return  # it is down, or it is not: a commit of its job makes ours fail, never the other way round
     if running is not None:
+        job, address = running
         raise RunRefused(
-            f"job {running} of pipeline {pipeline} runs on {address} and writes the tables: cancel it, migrate, and "
+            f"job {job} of pipeline {pipeline} runs on {address} and writes the tables: cancel it, migrate, and "
             "start it again with `tidegate run`"
         )
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from contracts.columns import own_schema
-from contracts.load import load_contracts
 from contracts.model import Contract
+from jobs.chosen import load_chosen
 from jobs.credentials import key_ring, lake_options
 from jobs.errors import CannotCompare, NoTableYet
 from jobs.sides import Current, as_stored
@@ -49,7 +48,7 @@ def verify(
 
     Raises TidegateError, LakehouseError or ContractError when they cannot be compared.
     """
-    contract = _contract(stream, contracts)
+    (contract,) = load_chosen(contracts, [stream])
     ring = key_ring(str(keys) if keys else None)
     require_keys([contract], ring)
     lake = Lake.open(lake_uri, lake_options())
@@ -89,13 +88,6 @@ def verify_once(
             first,
         )
     return Verification(contract, tables, current.version, comparison, left_out)
-
-
-def _contract(stream: str, folder: Path) -> Contract:
-    contracts = {contract.stream: contract for contract in load_contracts(folder, dict(os.environ))}
-    if stream not in contracts:
-        raise CannotCompare(f"there is no stream {stream} in {folder}: choose from {', '.join(sorted(contracts))}")
-    return contracts[stream]
 
 
 def _check_comparable(contract: Contract, lake: Lake) -> None:

@@ -11,7 +11,7 @@ what is true of the stream: see lakehouse.lane_states.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,10 @@ import orjson
 Partition = tuple[str, int]  # topic, partition
 METADATA_KEY = "tidegate"
 FORMAT = 1
+
+Floor = tuple[int, int, int | None]  # rank (major, minor) of a truncate, and when it happened (us)
+Floors = Mapping[str, tuple[Floor, ...]]  # by topic, ascending
+KEPT_FLOORS = 32  # of one topic
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,7 @@ class AnchorState:
     last_counts: Mapping[str, int] = field(default_factory=dict)  # of this commit
     ranges: tuple[tuple[str, int, int, int, int], ...] = ()  # of this commit: topic, partition, first, last, records
     partitions: Mapping[Partition, PartitionState] = field(default_factory=dict)
-    floors: Mapping[str, tuple[tuple[int, int, int | None], ...]] = field(default_factory=dict)  # topic -> truncates
+    floors: Floors = field(default_factory=dict)
     snapshots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # topic -> its newest snapshot
     lanes: int = 1  # of the stream
     parts: Mapping[int, AnchorState] = field(default_factory=dict)  # lane -> its own state; empty for one lane
@@ -125,3 +129,10 @@ class AnchorState:
             parts={int(number): cls._of(part, int(number)) for number, part in read.get("parts", {}).items()},
             lane=lane,
         )
+
+
+def merged_floors(*several: Mapping[str, Iterable[Floor]]) -> dict[str, tuple[Floor, ...]]:
+    """Give all floors in order, the newest KEPT_FLOORS of each topic."""
+    topics = sorted({topic for floors in several for topic in floors})
+    every = {topic: {floor for floors in several for floor in floors.get(topic, ())} for topic in topics}
+    return {topic: tuple(sorted(found)[-KEPT_FLOORS:]) for topic, found in every.items()}

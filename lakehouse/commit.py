@@ -13,7 +13,7 @@ from typing import Any
 from contracts.columns import refined_schema
 from contracts.model import Contract
 from lakehouse.added import effective
-from lakehouse.anchor import AnchorState
+from lakehouse.anchor import AnchorState, merged_floors
 from lakehouse.batches import Loaded, SectionCache, load
 from lakehouse.errors import CommitContested, EpochOver
 from lakehouse.identity import TopicIdentity, verify_identity
@@ -22,10 +22,10 @@ from lakehouse.lake import Lake
 from lakehouse.lane_states import part_of, verify_lanes
 from lakehouse.lanes import WHOLE, Lane
 from lakehouse.plan import Earliest, GapOracle, Step, all_held, plan
-from lakehouse.progress import Partition
+from lakehouse.progress import Partition, Writer
 from lakehouse.segments import SectionRef
 from lakehouse.state.columns import toastable
-from lakehouse.state.floors import merged, raised
+from lakehouse.state.floors import raised
 from lakehouse.state.snapshots import bounded, observed, settled
 from lakehouse.state.table import StateTable
 from lakehouse.table import Contested
@@ -83,8 +83,9 @@ class StreamTables:
     def _take(self, contract: Contract) -> None:
         """Work by a contract: the written one, or that with the columns that the stream gained by itself."""
         self.contract = contract
+        writer = Writer(self._pipeline, self._epochs, self.lane)
         self.tables, self._former = (
-            tables_of(self._lake, contract, kinds(contract.tables), self._pipeline, self._epochs, self._pins, self.lane)
+            tables_of(self._lake, contract, kinds(contract.tables), writer, self._pins)
             for kinds in (kinds_of, other_kinds)
         )
         self._prepared = False
@@ -242,8 +243,8 @@ class StreamTables:
     def _floored(self, judged: Judged, state: AnchorState) -> Judged:
         """Give the batch with the floors that truncates set, before and in it."""
         new = raised(self.contract, judged.batch, self._epochs)
-        floors = merged(state.floors, new)
-        batch = replace(judged.batch, floors=floors, raised=merged({}, new))
+        floors = merged_floors(state.floors, new)
+        batch = replace(judged.batch, floors=floors, raised=merged_floors({}, new))
         return replace(judged, batch=batch)
 
     def _compared(  # noqa: PLR0917 (what a commit knows)

@@ -11,10 +11,9 @@ from deltalake import CommitProperties, DeltaTable
 
 from contracts.columns import WITHHELD_META
 from contracts.model import Contract
+from lakehouse.anchor import Floor, Floors
 from lakehouse.groups import Partition
 from lakehouse.order import Begun
-
-Floor = tuple[int, int, int | None]  # rank (major, minor) of a truncate, and when it happened (us)
 
 
 @dataclass(frozen=True)
@@ -26,8 +25,8 @@ class Batch:
     withheld: pa.Table = field(default_factory=WITHHELD_META.empty_table)  # contracts.columns.withheld_schema
     highest: Mapping[Partition, tuple[int, int]] = field(default_factory=dict)  # each partition's position before
     begun: Begun = field(default_factory=dict)  # the initial snapshots before and in it
-    floors: Mapping[str, tuple[Floor, ...]] = field(default_factory=dict)  # by topic, with those of this batch
-    raised: Mapping[str, tuple[Floor, ...]] = field(default_factory=dict)  # by this batch
+    floors: Floors = field(default_factory=dict)  # by topic, with those of this batch
+    raised: Floors = field(default_factory=dict)  # by this batch
     swept: Mapping[str, Floor] = field(default_factory=dict)  # topic -> snapshot below which rows of current vanished
 
     def beyond(self, progress: Mapping[Partition, int], cuts: Mapping[Partition, int]) -> Batch:

@@ -11,11 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lakehouse.anchor import AnchorState, Partition, PartitionState
+from lakehouse.anchor import AnchorState, Partition, PartitionState, merged_floors
 from lakehouse.errors import LanesOver
 from lakehouse.lanes import Lane
 
-KEPT_FLOORS = 32  # of one topic, as lakehouse.state.floors keeps them
 NOTHING_FOUND = {"found": 0, "removed": 0}
 
 
@@ -82,7 +81,7 @@ def _stream(own: AnchorState, parts: Mapping[int, AnchorState], lanes: int) -> A
         watermark_ms=min(watermarks, default=None),
         counts=dict(counts),
         partitions=_partitions(said),
-        floors=_floors(said),
+        floors=merged_floors(*(part.floors for part in said)),
         snapshots=_snapshots(said, lanes),
     )
 
@@ -116,12 +115,6 @@ def _further(one: PartitionState, other: PartitionState) -> PartitionState:
 
 def _highest(*values: int | None) -> int | None:
     return max((value for value in values if value is not None), default=None)
-
-
-def _floors(parts: Sequence[AnchorState]) -> dict[str, tuple[tuple[int, int, int | None], ...]]:
-    topics = sorted({topic for part in parts for topic in part.floors})
-    every = {topic: {floor for part in parts for floor in part.floors.get(topic, ())} for topic in topics}
-    return {topic: tuple(sorted(floors)[-KEPT_FLOORS:]) for topic, floors in every.items()}
 
 
 def _position(snapshot: Mapping[str, Any]) -> tuple[int, int]:

@@ -36,8 +36,7 @@ def leased(lake: Lake, path: str) -> Iterator[dict[str, Any] | None]:
     finally:
         ended.set()
         renewing.join()
-        with lake.explained(f"remove {path}"):
-            obstore.delete(lake.objects, path)
+        lake.delete([path])
 
 
 def _taken(lake: Lake, path: str) -> dict[str, Any] | None:
@@ -53,8 +52,7 @@ def _taken(lake: Lake, path: str) -> dict[str, Any] | None:
         seen = time.time() - holder.get("renewed_ms", 0) / 1000
         if seen < OVER_SECONDS and not _ended(holder):
             return {**holder, "seconds": max(0, round(seen))}
-        with lake.explained(f"remove {path}"):
-            obstore.delete(lake.objects, path)
+        lake.delete([path])
     return {"host": "another", "pid": 0, "seconds": 0}
 
 

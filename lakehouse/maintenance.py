@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -24,7 +25,9 @@ from lakehouse.errors import ClockDiffers, LakehouseError
 from lakehouse.kind import TableKind
 from lakehouse.kinds import KINDS
 from lakehouse.lake import Lake
+from lakehouse.lease import leased
 from lakehouse.maintained import Maintained, Record, TableRecord
+from lakehouse.merge.checkpoints import make_checkpoint
 from lakehouse.merge.compaction import SMALL_BYTES, SMALL_COUNT, compact, slices
 from lakehouse.merge.index_snapshot import Leftovers, remove_leftovers
 from lakehouse.merge.log import DeltaLog, Snapshot
@@ -33,6 +36,7 @@ from lakehouse.merge.merge_table import MergeTable
 from lakehouse.merge.protocol import verify_rewritable
 from lakehouse.merge.vacuum import Vacuumed, vacuum
 from lakehouse.parking import Parking
+from lakehouse.progress import Writer
 from lakehouse.segments import Anchors, Collected, collect_garbage
 from lakehouse.shape import TableShape
 from lakehouse.standing import standing_of
@@ -176,7 +180,7 @@ def verify_clock(lake: Lake, pipeline: str) -> None:
 def _files(lake: Lake, kind: TableKind, stream: str, pipeline: str) -> MergeTable:
     """Give the files of a table whose columns nobody asks for."""
     shape = TableShape(kind.table_name(stream), pa.schema([]), (), (), {})
-    return MergeTable(lake, kind, shape, pipeline, {}, verify_rewritable)
+    return MergeTable(lake, kind, shape, Writer(pipeline), guard=verify_rewritable)
 
 
 def _worn(table: MergeTable) -> bool:
@@ -214,11 +218,15 @@ def _compact(table: MergeTable, orders: Orders, done: TableDone) -> None:
 
 
 def _compact_drift(lake: Lake, orders: Orders, done: TableDone) -> None:
-    """Merge the files of the table of drift, which many write and nobody for long."""
-    with lake.explained(f"compact table {DRIFT}"):
+    """Merge the files of the table of drift, which many write and nobody for long.
+
+    By delta-rs, which does not see that another compaction of its own took the same files: one process at a time.
+    """
+    alone = nullcontext() if orders.dry_run else leased(lake, f"{FOLDER}/drift.json")
+    with lake.explained(f"compact table {DRIFT}"), alone as holder:
         table = DeltaTable(lake.table_uri(DRIFT), storage_options=dict(lake.storage_options))
         small = sum(size < SMALL_BYTES for size in pa.table(table.get_add_actions())["size_bytes"].to_pylist())
-        if small >= SMALL_COUNT:
+        if holder is None and small >= SMALL_COUNT:
             done.compacted = small if orders.dry_run else int(table.optimize.compact()["numFilesRemoved"])
 
 
@@ -231,8 +239,7 @@ def _clean(lake: Lake, done: TableDone, orders: Orders, *, filled: bool) -> None
         if snapshot and _outdated(snapshot):
             done.checkpoint = True
             if not dry:
-                with lake.explained(f"make a checkpoint of table {name}"):
-                    DeltaTable(lake.table_uri(name), storage_options=dict(lake.storage_options)).create_checkpoint()
+                make_checkpoint(lake, name)
 
     def clean() -> None:
         done.log = clean_log(lake, name, orders.retention, filled=filled, dry_run=dry)
@@ -250,15 +257,15 @@ def _outdated(snapshot: Snapshot) -> bool:
 
 def _tried(done: TableDone, verb: Callable[[], T], otherwise: T) -> T:
     """Do something to a table whose failure must not keep others from their maintenance."""
-    try:
-        return verb()
-    except Contested:
-        done.note = "left to its writer: it committed meanwhile"
-    except LakehouseError as error:
-        done.failures.append(str(error))
-    except Exception as error:  # noqa: BLE001 (a damaged log, for one, may raise anything)
-        done.failures.append(f"{type(error).__name__}: {error}")
-    return otherwise
+
+    def unless_contested() -> T:
+        try:
+            return verb()
+        except Contested:
+            done.note = "left to its writer: it committed meanwhile"
+            return otherwise
+
+    return _told(done.failures, unless_contested, otherwise)
 
 
 def _told(failures: list[str], verb: Callable[[], T], otherwise: T) -> T:
@@ -266,7 +273,7 @@ def _told(failures: list[str], verb: Callable[[], T], otherwise: T) -> T:
         return verb()
     except LakehouseError as error:
         failures.append(str(error))
-    except Exception as error:  # noqa: BLE001 (as above)
+    except Exception as error:  # noqa: BLE001 (a damaged log, for one, may raise anything)
         failures.append(f"{type(error).__name__}: {error}")
     return otherwise
 

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import orjson
 import pyarrow as pa
 from deltalake import Schema
@@ -30,6 +29,7 @@ from lakehouse.merge.index_snapshot import remove_snapshots
 from lakehouse.merge.log import Action, DataFile
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.merge.protocol import ENABLE_VECTORS, changed_storage, vectored, verify_rewritable, widened
+from lakehouse.progress import Writer
 from lakehouse.shape import shape_of, types_of
 from lakehouse.table import Contested
 
@@ -62,14 +62,6 @@ class Progress:
 
 
 Told = Callable[[Progress], None]
-
-
-def plans(lake: Lake, contract: Contract, pipeline: str, pins: Mapping[str, str], text: Text) -> list[Plan]:
-    """Give what each table of a stream needs; none for one that a start takes as it is.
-
-    Raises MigrationRefused for what no migration can do, and what lakehouse.errors says about the tables.
-    """
-    return [plan for one in _tables(lake, contract, pipeline, pins, text) if (plan := one.plan())]
 
 
 def check(lake: Lake, contract: Contract, pipeline: str, pins: Mapping[str, str], text: Text, told: Told) -> list[Plan]:
@@ -109,7 +101,7 @@ def _tables(
 ) -> Iterator[TableMigration]:
     contract = effective(lake, contract)
     for kind in kinds_of(contract.tables):
-        table = MergeTable(lake, kind, shape_of(kind, contract, pins), pipeline, {}, verify_rewritable)
+        table = MergeTable(lake, kind, shape_of(kind, contract, pins), Writer(pipeline), guard=verify_rewritable)
         if table.open():
             table.state()  # raises for a table that is not this pipeline's
             yield TableMigration(lake, contract, table, text)
@@ -150,9 +142,9 @@ class TableMigration:
         whole, done = sum(file.size for file in files.values()), 0
         for number, file in files.items() if read else ():
             try:
-                self._converted(self._living(number, read), wanted)
+                self._converted(self._table.living(number, read), wanted)
             except Loss as loss:
-                places = self._living(number, self._places).slice(loss.row, 1).to_pylist()[0]
+                places = self._table.living(number, self._places).slice(loss.row, 1).to_pylist()[0]
                 raise self._lossy(loss, places) from None
             done += file.size
             told(Progress(self._table.name, True, done, whole))
@@ -249,7 +241,7 @@ class TableMigration:
         layout = Layout(columns, self._shape.partition_by, self._shape.statistics)
         whole, done, written = sum(file.size for file in files.values()), 0, list[Written]()
         for numbers in slices(files, files, SLICE_BYTES):
-            rows = pa.concat_tables([self._living(number) for number in numbers])
+            rows = pa.concat_tables([self._table.living(number) for number in numbers])
             try:
                 made = self._converted(rows, columns)
             except Loss as loss:  # of a row that came since the check
@@ -258,13 +250,6 @@ class TableMigration:
             done += sum(files[number].size for number in numbers)
             told(Progress(self._table.name, False, done, whole))
         return written
-
-    def _living(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
-        """Give columns of a file's rows that are not deleted."""
-        rows, dead = self._table.scan(number, columns), self._table.dead(number)
-        if not dead:
-            return rows
-        return rows.take(pa.array(np.delete(np.arange(len(rows)), np.asarray(dead.to_array(), np.int64))))
 
     def _converted(self, rows: pa.Table, columns: pa.Schema) -> pa.Table:
         made = converted(rows, columns, self._text)

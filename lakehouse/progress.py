@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from deltalake import DeltaTable, Transaction
 
@@ -16,16 +17,31 @@ def app_id(pipeline: str, topic: str, partition: int, epoch: int, lane: Lane = W
     return f"tidegate/{pipeline}/{topic}/{partition}/{epoch}{lane.suffix}"
 
 
+@dataclass(frozen=True)
+class Writer:
+    """Who fills a table: a pipeline, in the present epochs of its topics, or one lane of a stream of it."""
+
+    pipeline: str
+    epochs: Mapping[str, int] = field(default_factory=dict)  # of topics whose epoch is not 0
+    lane: Lane = WHOLE
+
+    def app_id(self, partition: Partition) -> str:
+        """Give the application id of the writer's progress in a partition."""
+        return app_id(self.pipeline, *partition, self.epochs.get(partition[0], 0), self.lane)
+
+    def in_lane(self, lane: Lane) -> Writer:
+        """Give the writer of another lane."""
+        return replace(self, lane=lane)
+
+
 class ProgressReader:
     """Reads progress from a snapshot, and remembers it for that very version of the table (a snapshot never changes).
 
     The reading costs about 0.5 ms a partition; what this process wrote itself it need not read again.
     """
 
-    def __init__(self, pipeline: str, epochs: Mapping[str, int], lane: Lane = WHOLE) -> None:
-        self._pipeline = pipeline
-        self._epochs = epochs
-        self._lane = lane
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
         self._version = -1
         self._known: dict[Partition, int | None] = {}
 
@@ -36,7 +52,7 @@ class ProgressReader:
         found: dict[Partition, int] = {}
         for partition in partitions:
             if partition not in self._known:
-                self._known[partition] = table.transaction_version(self._id(partition))
+                self._known[partition] = table.transaction_version(self._writer.app_id(partition))
             offset = self._known[partition]
             if offset is not None:
                 found[partition] = offset
@@ -50,8 +66,4 @@ class ProgressReader:
 
     def transactions(self, progress: Mapping[Partition, int]) -> list[Transaction]:
         """Give the txn actions that record the progress."""
-        return [Transaction(self._id(partition), offset) for partition, offset in progress.items()]
-
-    def _id(self, partition: Partition) -> str:
-        topic, number = partition
-        return app_id(self._pipeline, topic, number, self._epochs.get(topic, 0), self._lane)
+        return [Transaction(self._writer.app_id(partition), offset) for partition, offset in progress.items()]

@@ -17,7 +17,7 @@ from lakehouse.kinds import kinds_of
 from lakehouse.lake import Lake
 from lakehouse.lane_states import dealt
 from lakehouse.lanes import Lane, lanes
-from lakehouse.progress import Partition, app_id
+from lakehouse.progress import Partition, Writer, app_id
 from lakehouse.standing import stream_progress
 from lakehouse.table import Contested
 from lakehouse.tables import KeptTable, tables_of
@@ -126,7 +126,7 @@ class _Opened:
 def _opened(lake: Lake, contract: Contract, pipeline: str) -> _Opened | None:
     """Give the stream's tables when one of them has not as many lanes as the contract wants."""
     epochs: dict[str, int] = {}
-    made = tables_of(lake, contract, kinds_of(contract.tables), pipeline, epochs, {})
+    made = tables_of(lake, contract, kinds_of(contract.tables), Writer(pipeline, epochs), {})
     tables = [table for table in made if table.open()]
     states = {table.name: state for table in tables if (state := table.state()) is not None}
     if all(state.lanes == contract.state.lanes for state in states.values()):

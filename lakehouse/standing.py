@@ -14,6 +14,7 @@ from lakehouse.kinds import kinds_of
 from lakehouse.lake import Lake
 from lakehouse.lanes import lanes
 from lakehouse.merge.merge_table import MergeTable
+from lakehouse.progress import Writer
 from lakehouse.tables import KeptTable, tables_of
 
 THREADS = 16  # streams asked at once: each waits for the storage
@@ -45,7 +46,7 @@ def standing_of(lake: Lake, contract: Contract, pipeline: str) -> Standing:
     """
     epochs: dict[str, int] = {}
     kinds = kinds_of(contract.tables)
-    tables = tables_of(lake, contract, kinds, pipeline, epochs, {})
+    tables = tables_of(lake, contract, kinds, Writer(pipeline, epochs), {})
     versions = {table.name: table.version for table in tables if table.open()}
     notes = tuple(t.fallback for t in tables if isinstance(t, MergeTable) and t.name in versions and t.fallback)
     anchor = tables[-1]
@@ -72,7 +73,7 @@ def unfit_tables(lake: Lake, pipeline: str, wanted: Sequence[tuple[Contract, Map
     """Say what keeps tables that exist from becoming what contracts want, with the keys their masks are pinned to."""
 
     def problem(contract: Contract, pins: Mapping[str, str]) -> str | None:
-        for table in tables_of(lake, effective(lake, contract), kinds_of(contract.tables), pipeline, {}, pins):
+        for table in tables_of(lake, effective(lake, contract), kinds_of(contract.tables), Writer(pipeline), pins):
             try:
                 if table.open():
                     table.verify()

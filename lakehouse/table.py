@@ -15,8 +15,8 @@ from lakehouse.errors import LakehouseError
 from lakehouse.kind import AppendKind, Apply, Batch
 from lakehouse.lake import Lake
 from lakehouse.lane_states import verify_lanes
-from lakehouse.lanes import WHOLE, Lane
-from lakehouse.progress import Partition, ProgressReader
+from lakehouse.lanes import Lane
+from lakehouse.progress import Partition, ProgressReader, Writer
 from lakehouse.shape import STATISTICS, TableShape
 from lakehouse.tail import LogTail
 
@@ -30,24 +30,14 @@ class Contested(Exception):  # noqa: N818
 class StreamTable:
     """Gives one table's progress and state at one snapshot, and commits on top of that snapshot only."""
 
-    def __init__(  # noqa: PLR0917 (as the other tables)
-        self,
-        lake: Lake,
-        kind: AppendKind,
-        shape: TableShape,
-        pipeline: str,
-        epochs: Mapping[str, int],
-        lane: Lane = WHOLE,
-    ) -> None:
+    def __init__(self, lake: Lake, kind: AppendKind, shape: TableShape, writer: Writer) -> None:
         self.kind = kind
         self.shape = shape
         self._lake = lake
-        self._pipeline = pipeline
-        self._epochs = epochs
-        self._lane = lane
-        self._progress = ProgressReader(pipeline, epochs, lane)
+        self._writer = writer
+        self._progress = ProgressReader(writer)
         self._table: DeltaTable | None = None
-        self._tail = LogTail(lake, shape.name, pipeline)
+        self._tail = LogTail(lake, shape.name, writer.pipeline)
 
     @property
     def name(self) -> str:
@@ -137,7 +127,7 @@ class StreamTable:
 
     def lane_progress(self, partitions: Iterable[Partition], lane: Lane) -> dict[Partition, int]:
         """Give the last applied offset of each partition that has one in a lane, at the snapshot."""
-        return ProgressReader(self._pipeline, self._epochs, lane).read(self.delta, partitions)
+        return ProgressReader(self._writer.in_lane(lane)).read(self.delta, partitions)
 
     def committed_ms(self) -> int | None:
         """Give when the snapshot's version was committed (ms); None when the log no longer says it."""
@@ -160,7 +150,7 @@ class StreamTable:
         if not self.kind.concerns(batch):
             return None
         self.open()
-        verify_lanes(self.state(), self._lane)
+        verify_lanes(self.state(), self._writer.lane)
         left = batch.beyond(self.progress(lasts), cuts)
         return left if self.kind.concerns(left) else None
 
@@ -191,7 +181,7 @@ class StreamTable:
         properties = CommitProperties(
             custom_metadata={METADATA_KEY: state.to_json()},
             # On top of this snapshot or not at all; appends of other lanes, under ids of their own, may come between.
-            max_commit_retries=0 if self._lane.alone else LANE_RETRIES,
+            max_commit_retries=0 if self._writer.lane.alone else LANE_RETRIES,
             app_transactions=transactions,
         )
         try:

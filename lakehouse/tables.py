@@ -12,8 +12,8 @@ from lakehouse.anchor import AnchorState
 from lakehouse.kind import AppendKind, Batch, TableKind
 from lakehouse.kinds import STATE
 from lakehouse.lake import Lake
-from lakehouse.lanes import WHOLE, Lane
-from lakehouse.progress import Partition
+from lakehouse.lanes import Lane
+from lakehouse.progress import Partition, Writer
 from lakehouse.shape import shape_of
 from lakehouse.state.table import StateTable, StreamState
 from lakehouse.table import StreamTable
@@ -48,23 +48,17 @@ class KeptTable(Protocol):
     def commit_ids(self, ids: Mapping[str, int], state: AnchorState) -> None: ...  # noqa: D102
 
 
-def tables_of(  # noqa: PLR0917 (what all tables have in common)
-    lake: Lake,
-    contract: Contract,
-    kinds: Iterable[TableKind],
-    pipeline: str,
-    epochs: Mapping[str, int],
-    pins: Mapping[str, str],
-    lane: Lane = WHOLE,
+def tables_of(
+    lake: Lake, contract: Contract, kinds: Iterable[TableKind], writer: Writer, pins: Mapping[str, str]
 ) -> tuple[KeptTable, ...]:
-    """Give tables of a stream by kind, for one lane; those of current, history and memory know of each other."""
-    state = StreamState(contract, epochs, lane)
+    """Give tables of a stream by kind, for one writer; those of current, history and memory know of each other."""
+    state = StreamState(contract, writer)
 
     def table(kind: TableKind) -> KeptTable:
         shape = shape_of(kind, contract, pins)
         if kind in STATE:
-            return StateTable(lake, kind, shape, pipeline, epochs, state)
+            return StateTable(lake, kind, shape, state)
         assert isinstance(kind, AppendKind)
-        return StreamTable(lake, kind, shape, pipeline, epochs, lane)
+        return StreamTable(lake, kind, shape, writer)
 
     return tuple(table(kind) for kind in kinds)

@@ -7,13 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from contracts.model import Contract
-from lakehouse.anchor import AnchorState
+from lakehouse.anchor import AnchorState, Floors
 from lakehouse.errors import PartialTable, TableVanished, TableWentBack
 from lakehouse.kinds import MEMORY
 from lakehouse.lake import Lake
 from lakehouse.lanes import WHOLE, Lane
 from lakehouse.state.build import build, unbuildable
-from lakehouse.state.floors import Floors
 from lakehouse.state.table import StateTable
 from lakehouse.tables import KeptTable
 

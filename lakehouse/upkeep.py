@@ -20,6 +20,7 @@ from lakehouse.lanes import WHOLE, Lane
 from lakehouse.merge.compaction import Compacted, compact, pressing, slices
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.merge.protocol import verify_rewritable
+from lakehouse.progress import Writer
 from lakehouse.state.expiry import forget
 from lakehouse.state.table import StateTable
 from lakehouse.table import Contested, StreamTable
@@ -180,4 +181,4 @@ def _kept_of(lake: Lake, table: KeptTable, pipeline: str, now: float, lane: Lane
 
 def rewritable(lake: Lake, table: StreamTable | StateTable, pipeline: str, lane: Lane = WHOLE) -> MergeTable:
     """Give the files of any table of a stream, to be rewritten in commits that change no data."""
-    return MergeTable(lake, table.kind, table.shape, pipeline, {}, verify_rewritable, lane)
+    return MergeTable(lake, table.kind, table.shape, Writer(pipeline, lane=lane), guard=verify_rewritable)

@@ -16,13 +16,12 @@ from udfs.converted import NOT_SENT
 from udfs.decode_avro import decode_avro
 from udfs.decode_json import decode_json
 from udfs.decoded import Decoded, Piece, Refusal
+from udfs.expressions import KEY_ONLY
 from udfs.glimpses import glimpses, signs
 from udfs.kinds import Kinds
 from udfs.plans import Plan, plan_of
 from udfs.rows import Rows, rows_of
 from udfs.slices import Ints
-
-_KEY_ONLY = pa.array(["d", "t"])
 
 
 def normalise(records: pa.Table, contract: Contract, schemas: SchemaSource, now_ms: int) -> Normalised:
@@ -84,7 +83,7 @@ def _but_of_deletes(refusals: Sequence[Refusal], parts: Sequence[Rows], contract
     """Leave out what is wrong with a delete, or a truncate, beside its key: nothing else may keep a deleted row."""
     if not refusals:
         return []
-    gone = set(_rows_of(parts, _KEY_ONLY).tolist())
+    gone = set(_rows_of(parts, KEY_ONLY).tolist())
     keys = {name for field in contract.key for name in (field.name, field.source, *field.aliases)}
     return [r for r in refusals if r.row not in gone or r.stage == "decode" or r.rule.partition(":")[2] in keys]
 

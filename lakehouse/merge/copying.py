@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
-from pyroaring import BitMap
 
 from lakehouse.groups import Ints
 from lakehouse.lake import Lake
 from lakehouse.merge.actions import removed
 from lakehouse.merge.data_files import Layout, Written, write_files
-from lakehouse.merge.live import POSITION_BITS, LiveFiles
+from lakehouse.merge.live import LiveFiles, positions_left
+from lakehouse.merge.locations import POSITION_BITS
 from lakehouse.merge.log import Action, DataFile
 
 TARGET_BYTES = 96 * 1024 * 1024  # of a file's rows in memory: about 32 MB as Parquet
@@ -43,7 +43,7 @@ def copied(lake: Lake, table: str, live: LiveFiles, remove: Ints, layout: Layout
     smaller = replace(layout, target=layout.target or TARGET_BYTES)
 
     def write(numbers: list[int]) -> list[tuple[Written, Ints]]:
-        stay = {number: _staying(live.row_count(number), dead[number]) for number in numbers}
+        stay = {number: positions_left(live.row_count(number), dead[number]) for number in numbers}
         rows = pa.concat_tables([live.whole(n, layout.columns).take(pa.array(stay[n])) for n in numbers])
         old = np.concatenate([(number << POSITION_BITS) + positions for number, positions in stay.items()])
         return [(file, old[file.taken]) for file in write_files(lake, table, rows, smaller)]
@@ -52,11 +52,6 @@ def copied(lake: Lake, table: str, live: LiveFiles, remove: Ints, layout: Layout
     with ThreadPoolExecutor(SLICES) as pool:
         made = [file for files in pool.map(write, slices(live.files, left)) for file in files]
     return Copied([removed(live.files[number]) for number in dead], made)
-
-
-def _staying(count: int, dead: BitMap) -> Ints:
-    """Give the positions of the rows of a file that are not deleted."""
-    return np.delete(np.arange(count, dtype=np.int64), np.asarray(dead.to_array(), np.int64))
 
 
 def slices(files: Mapping[int, DataFile], numbers: Iterable[int], size: int = SLICE_BYTES) -> Iterator[list[int]]:

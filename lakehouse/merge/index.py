@@ -16,10 +16,9 @@ import numpy.typing as npt
 
 from lakehouse.merge.index_memory import SHARED, IndexMemory
 from lakehouse.merge.keys import Ints, Keys, concat_keys
+from lakehouse.merge.locations import POSITION, POSITION_BITS
 
 _LOWEST = -(1 << 63)
-ROW_BITS = 32  # of a location: the file's number stands above them
-ROW = (1 << ROW_BITS) - 1
 MOVED_AT_ONCE = 1 << 20  # entries, whose locations are followed in one go
 GROWTH = 4  # a run is merged into the one before it unless that one is so many times larger
 Rows = npt.NDArray[np.intp]
@@ -67,7 +66,7 @@ class _Moves:
     """Where rows of some files went, ready to be asked for many locations."""
 
     def __init__(self, old: Ints, new: Ints) -> None:
-        numbers, positions = old >> ROW_BITS, old & ROW
+        numbers, positions = old >> POSITION_BITS, old & POSITION
         self._counts = np.zeros(int(numbers.max()) + 2, np.int64)  # by file: positions known; the last for all above
         np.maximum.at(self._counts, numbers, positions + 1)
         self._starts = np.cumsum(self._counts) - self._counts
@@ -80,9 +79,9 @@ class _Moves:
         for start in range(0, len(locations), MOVED_AT_ONCE):
             part = locations[start : start + MOVED_AT_ONCE]
             plain = part & ~flags
-            numbers = np.minimum(plain >> ROW_BITS, len(self._counts) - 1)
-            moved = np.flatnonzero((plain & ROW) < self._counts[numbers])
-            to = self._to[self._starts[numbers[moved]] + (plain[moved] & ROW)]
+            numbers = np.minimum(plain >> POSITION_BITS, len(self._counts) - 1)
+            moved = np.flatnonzero((plain & POSITION) < self._counts[numbers])
+            to = self._to[self._starts[numbers[moved]] + (plain[moved] & POSITION)]
             moved, to = moved[to >= 0], to[to >= 0]
             if len(moved):
                 made = locations.copy() if made is locations else made

@@ -154,13 +154,9 @@ class IndexSnapshots:
 
 def remove_snapshots(lake: Lake, table: str) -> None:
     """Remove every snapshot of a table's indexes. Raises what lakehouse.errors says of the storage."""
-    with lake.explained(f"remove the snapshots of {table}"):
-        try:
-            found = obstore.list_with_delimiter(lake.objects, prefix=f"{FOLDER}/{table}/")["objects"]
-        except (FileNotFoundError, NotFoundError):
-            return
-        if found:
-            obstore.delete(lake.objects, [entry["path"] for entry in found])
+    with lake.explained(f"list the snapshots of {table}"):
+        found = obstore.list_with_delimiter(lake.objects, prefix=f"{FOLDER}/{table}/")["objects"]
+    lake.delete([entry["path"] for entry in found])
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,12 +12,11 @@ import pyarrow as pa
 from pyroaring import BitMap
 
 from lakehouse.groups import Ints
+from lakehouse.merge.locations import POSITION, POSITION_BITS, by_file
 from lakehouse.merge.log import Change, DataFile, Snapshot
 from lakehouse.merge.reading import FileReader
 from lakehouse.merge.vectors import Descriptor
 
-POSITION_BITS = 32  # of a location: the file's number stands above them
-_POSITION = (1 << POSITION_BITS) - 1
 THREADS = 4  # files read at once
 T = TypeVar("T")
 
@@ -89,11 +88,7 @@ class LiveFiles:
 
     def living(self, number: int) -> Ints:
         """Give the locations of a file's rows that are not deleted."""
-        positions = np.arange(self.row_count(number), dtype=np.int64)
-        dead = self.dead(number)
-        if dead:
-            positions = np.delete(positions, np.asarray(dead.to_array()))
-        return (number << POSITION_BITS) + positions
+        return (number << POSITION_BITS) + positions_left(self.row_count(number), self.dead(number))
 
     def locations(self, path: str, count: int) -> Ints:
         """Give the locations of a file's first rows."""
@@ -102,7 +97,8 @@ class LiveFiles:
     def rows(self, locations: Ints, columns: pa.Schema) -> pa.Table:
         """Give columns of the rows at locations, in their order; raises KeyError for a file that is not live."""
         order = np.argsort(locations, kind="stable")
-        asked = [(self.files[number], positions) for number, positions in _by_file(locations[order])]
+        ordered = locations[order]
+        asked = [(self.files[number], ordered[where] & POSITION) for number, where in by_file(ordered)]
 
         def read(index: int) -> pa.Table:
             file, positions = asked[index]
@@ -128,7 +124,8 @@ class LiveFiles:
         Locations in files that are not live, and of rows that are deleted, change nothing. Raises ValueError for a
         position that a file does not have.
         """
-        asked = [(n, positions) for n, positions in _by_file(np.unique(locations)) if n in self.files]
+        ordered = np.unique(locations)
+        asked = [(n, ordered[where] & POSITION) for n, where in by_file(ordered) if n in self.files]
         self._load(number for number, _ in asked)
         grown = []
         for number, positions in asked:
@@ -185,14 +182,10 @@ class LiveFiles:
                 self.keep(number, rows)
 
 
-def _by_file(ordered: Ints) -> Iterator[tuple[int, Ints]]:
-    """Give each file's number with the positions in it, from ascending locations."""
-    if not len(ordered):
-        return
-    numbers = ordered >> POSITION_BITS
-    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
-    for start, own in zip(starts, np.split(ordered & _POSITION, starts[1:]), strict=True):
-        yield int(numbers[start]), own
+def positions_left(count: int, dead: BitMap | None) -> Ints:
+    """Give the positions of so many rows that are not deleted."""
+    positions = np.arange(count, dtype=np.int64)
+    return np.delete(positions, np.asarray(dead.to_array(), np.int64)) if dead else positions
 
 
 def _in_parallel(read: Callable[[int], T], count: int) -> list[T]:

@@ -121,6 +121,8 @@ class Snapshot:
                 raise TableRefused(f"version {version} adds {path} with a second deletion vector: the log is damaged")
         before = {path for path in added if path in self.files}
         changed = frozenset(p for p in before if self.files[p].vector_id != added[p].vector_id)
+        protocol = (by_kind.get("protocol") or [self.protocol])[-1]
+        metadata = (by_kind.get("metaData") or [self.metadata])[-1]
         change = Change(
             version,
             frozenset(added.keys() - before),
@@ -128,15 +130,14 @@ class Snapshot:
             changed,
             frozenset(added),
             next((info[TAG] for info in by_kind.get("commitInfo", ()) if TAG in info), None),
-            bool(by_kind.keys() & {"protocol", "metaData"}),
+            protocol != self.protocol or metadata != self.metadata,
         )
         for path in gone:
             del self.files[path]
         self.files |= added
         self.txns |= {txn["appId"]: int(txn["version"]) for txn in by_kind.get("txn", ())}
-        self.protocol = (by_kind.get("protocol") or [self.protocol])[-1]
-        self.metadata = (by_kind.get("metaData") or [self.metadata])[-1]
-        self.unverified |= "protocol" in by_kind or "metaData" in by_kind
+        self.protocol, self.metadata = protocol, metadata
+        self.unverified |= change.reshaped
         for info in by_kind.get("commitInfo", ()):
             if info.get("operation") == "OPTIMIZE":
                 self.optimized_ms = info.get("timestamp")

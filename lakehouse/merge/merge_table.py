@@ -9,68 +9,44 @@ file in the low ones. Numbers are of one MergeTable object only; whoever keeps l
 
 from __future__ import annotations
 
-import uuid
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
 
 import numpy as np
-import obstore
 import pyarrow as pa
-from deltalake import DeltaTable, Field, Schema
-from deltalake.exceptions import DeltaError
-from obstore.exceptions import BaseError
+from deltalake import Schema
 from pyroaring import BitMap
 
 from contracts.model import Storage
 from lakehouse.anchor import METADATA_KEY, AnchorState
-from lakehouse.errors import CommitContested, LakehouseError, SchemaRefused
+from lakehouse.errors import CommitContested, SchemaRefused
 from lakehouse.groups import Ints
-from lakehouse.kind import AppendKind, TableKind
+from lakehouse.kind import TableKind
 from lakehouse.lake import Lake
 from lakehouse.lane_states import put_together
-from lakehouse.lanes import TAG, WHOLE, Lane, lane_numbers
-from lakehouse.merge.actions import commit_info, marked, now_ms, removed
+from lakehouse.lanes import TAG, Lane
+from lakehouse.merge.actions import commit_info, removed
+from lakehouse.merge.checkpoints import Checkpoints
 from lakehouse.merge.copying import Copied, copied
 from lakehouse.merge.data_files import Layout, Written, write_files
-from lakehouse.merge.keys import keys_of
-from lakehouse.merge.live import POSITION_BITS, LiveFiles, News
+from lakehouse.merge.lane_files import claimed_by, tagged, write_by_lane
+from lakehouse.merge.live import LiveFiles, News, positions_left
+from lakehouse.merge.locations import POSITION_BITS
 from lakehouse.merge.log import Action, Change, DataFile, DeltaLog, Guard, Snapshot
-from lakehouse.merge.protocol import ENABLE_VECTORS, protocol_for, vectored, verify_protocol, widened
+from lakehouse.merge.marking import Marking
+from lakehouse.merge.protocol import vectored, verify_protocol
+from lakehouse.merge.putting import put_once
 from lakehouse.merge.reading import FileReader
-from lakehouse.merge.vectors import Descriptor, pack
-from lakehouse.progress import Partition, app_id
-from lakehouse.shape import STATISTICS, TableShape, types_of
+from lakehouse.merge.shaping import creation, evolution, retyped
+from lakehouse.progress import Partition, Writer
+from lakehouse.shape import STATISTICS, TableShape
 from lakehouse.table import Contested
 from lakehouse.tail import LogTail
 
-__all__ = ["POSITION_BITS", "DataFile", "MergeTable", "News"]
-
-CHECKPOINT_EVERY = 64  # commits
-CHECKPOINT_AGAIN = 8  # commits after one that failed
 EVOLVE_ATTEMPTS = 5
 NOTHING_COPIED = Copied([], [])
 NOWHERE = np.empty(0, np.int64), np.empty(0, np.int64)
 ATTEMPTS = 100  # to put one commit on top of other lanes' ones
-
-
-@dataclass(frozen=True)
-class Packed:
-    """Vectors that were written for a commit: by file number, which one they were made from, and where they are."""
-
-    made: dict[int, tuple[str | None, Descriptor]] = field(default_factory=dict)
-
-    def base(self, number: int) -> str | None:
-        """Give the id of the vector that a file's was made from; no id that there is where none was made."""
-        return self.made[number][0] if number in self.made else ""
-
-
-def tagged(written: Sequence[Written], lane: Lane) -> list[Written]:
-    """Give files with the lane that all their rows are of in their add actions; as they are where it is alone."""
-    for file in () if lane.alone else written:
-        file.add["tags"] = {TAG: str(lane)}
-    return list(written)
 
 
 class MergeTable:
@@ -80,35 +56,32 @@ class MergeTable:
     and news() says what changed.
     """
 
-    def __init__(  # noqa: PLR0917 (as the other tables, and what tables it takes)
+    def __init__(
         self,
         lake: Lake,
         kind: TableKind,
         shape: TableShape,
-        pipeline: str,
-        epochs: Mapping[str, int],
+        writer: Writer,
+        *,
         guard: Guard = verify_protocol,
-        lane: Lane = WHOLE,
         keys: Sequence[str] = (),
     ) -> None:
         self.kind = kind
         self.shape = shape
-        self.lane = lane
-        self.checkpoint_failures = 0
+        self.lane = writer.lane
+        self.checkpoints = Checkpoints(lake, shape.name, writer.lane)
         self.moved = NOWHERE  # where rows that the newest commit copied were, and where they are
         self.rebased = 0  # commits that were put again on top of other lanes' ones
         self._keys = tuple(keys)
         self._lake = lake
-        self._pipeline = pipeline
-        self._epochs = epochs
+        self._writer = writer
         self._log = DeltaLog(lake, shape.name, guard)
-        self._tail = LogTail(lake, shape.name, pipeline)
+        self._tail = LogTail(lake, shape.name, writer.pipeline)
         self._reader = FileReader(lake, shape.name)
         self._live = LiveFiles(self._reader)
         self._snapshot: Snapshot | None = None
         self._columns: tuple[str, pa.Schema] | None = None
         self._types = ""  # the log's text of the columns that rows are known to fit
-        self._checkpoint_at = 0
 
     @property
     def name(self) -> str:
@@ -187,22 +160,7 @@ class MergeTable:
 
     def create(self) -> None:
         """Create the table, empty; another process may do it at the same time."""
-        configuration = {k: v for k, v in self.shape.configuration().items() if v is not None}
-        if self.shape.storage is Storage.MERGE_ON_READ:
-            configuration[ENABLE_VECTORS] = "true"
-        metadata = {
-            "id": str(uuid.uuid4()),
-            "format": {"provider": "parquet", "options": {}},
-            "schemaString": Schema.from_arrow(self.shape.columns).to_json(),
-            "partitionColumns": list(self.shape.partition_by),
-            "configuration": configuration,
-            "createdTime": now_ms(),
-        }
-        info = commit_info("CREATE TABLE", {"mode": "ErrorIfExists"}, None)
-        vectors = self.shape.storage is Storage.MERGE_ON_READ
-        protocol = protocol_for(self.shape.columns, vectors=vectors)
-        actions = [info, {"protocol": protocol}, {"metaData": metadata}]
-        self._put(0, actions)
+        self._put(0, creation(self.shape))
         self.open()
 
     def verify(self) -> list[pa.Field]:
@@ -227,7 +185,7 @@ class MergeTable:
         Raises KeyPinChanged or SchemaRefused when the table cannot become what the contract wants.
         """
         for _ in range(EVOLVE_ATTEMPTS):
-            actions = self._evolution()
+            actions = evolution(self._open_snapshot, self.shape, self.verify())
             if not actions:
                 return
             try:
@@ -243,8 +201,8 @@ class MergeTable:
 
     def lane_progress(self, partitions: Iterable[Partition], lane: Lane) -> dict[Partition, int]:
         """Give the last applied offset of each partition that has one in a lane, at the snapshot."""
-        txns = self._open_snapshot.txns
-        asked = ((partition, self._app_id(partition, lane)) for partition in partitions)
+        txns, writer = self._open_snapshot.txns, self._writer.in_lane(lane)
+        asked = ((partition, writer.app_id(partition)) for partition in partitions)
         return {partition: txns[app] for partition, app in asked if app in txns}
 
     def state(self) -> AnchorState | None:
@@ -287,6 +245,11 @@ class MergeTable:
         """
         return self._live.rows(locations, self._schema(columns))
 
+    def living(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
+        """Give columns of a live file's rows that are not deleted, in their order."""
+        rows, dead = self.scan(number, columns), self.dead(number)
+        return rows.take(pa.array(positions_left(len(rows), dead))) if dead else rows
+
     def scan(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Give columns of all rows of a live file in their order, deleted ones included."""
         return self._live.whole(number, self._schema(columns))
@@ -317,17 +280,17 @@ class MergeTable:
         which may leave it open whether the commit was made: progress tells, once it can be read. Files that were
         written for a commit that was not made stay for vacuum.
         """
-        layout, packed, hit = self.layout, Packed(), self._hit(remove)
-        rows = layout.conformed(append)
+        layout, hit = self.layout, self._hit(remove)
+        rows, marking = layout.conformed(append), Marking(self._lake, self.name, self._live, remove)
         with ThreadPoolExecutor(1) as beside:  # the vectors are made and put meanwhile
             writing = beside.submit(write_files, self._lake, self.name, rows, layout)
             copy = copied(self._lake, self.name, self._live, remove, layout) if self.copies else NOTHING_COPIED
-            deleting, vectors = (copy.removes, {}) if self.copies else self._marked(remove, packed)
+            deleting, vectors = (copy.removes, {}) if self.copies else marking.marked()
         written = tagged(writing.result(), self.lane)
         if all(self._live.files[number].lane == self.lane for number in hit):
             tagged([file for file, _ in copy.files], self.lane)
         parameters = {"appended": str(len(append)), "removed": str(len(remove))}
-        txns = [{"txn": {"appId": self._app_id(p), "version": offset}} for p, offset in progress.items()]
+        txns = [{"txn": {"appId": self._writer.app_id(p), "version": offset}} for p, offset in progress.items()]
         adds = [{"add": file.add} for file in (*written, *(file for file, _ in copy.files))]
         for attempt in range(ATTEMPTS):
             told = state if state is None or state.lane is None else put_together(state, self.state())
@@ -338,11 +301,11 @@ class MergeTable:
             except Contested:
                 self._rebase(hit, attempt, beside=True, exact=self.copies)
                 if not self.copies:
-                    deleting, vectors = self._marked(remove, packed)
+                    deleting, vectors = marking.marked()
         self.moved = self._moved(copy)
         if told is not None:
             self._tail.wrote(self.version, told)
-        self._checkpoint()
+        self.checkpoints.committed(self.version)
         for file in written:
             self._reader.keep(file.path, rows if len(written) == 1 else rows.take(pa.array(file.taken)))
         return self._locations(written, len(append))
@@ -360,11 +323,13 @@ class MergeTable:
         """
         old = np.concatenate([np.empty(0, np.int64), *(self._live.living(number) for number in numbers)])
         old, written = self._rewritten(old, numbers)
-        self.exchange(numbers, written, operation=operation)
+        # deltalake (1.6.6) does not see that its own compaction meets one of the same files, and brings all rows back;
+        # that somebody has said the table's metadata again it does see.
+        self.exchange(numbers, written, [{"metaData": self.metadata}], operation=operation)
         return old, self._locations(written, len(old))
 
     def exchange(
-        self, numbers: Sequence[int], written: Sequence[Written], also: Sequence[Action] = (), *, operation: str
+        self, numbers: Sequence[int], written: Sequence[Written], also: Sequence[Action], *, operation: str
     ) -> None:
         """Take live files out of the table and written ones in, beside other actions, in a commit that changes no data.
 
@@ -372,11 +337,7 @@ class MergeTable:
         does.
         """
         hit = {number: self._live.files[number].vector_id for number in numbers}
-        # deltalake (1.6.6) only sees that a file of its own compaction is gone when the removal says that it changed
-        # data, and brings the rows back otherwise. Readers of streams would take that for deleted rows, so tables that
-        # only grow, which are for them, do not say it.
-        told = not isinstance(self.kind, AppendKind)
-        removes = [removed(self._live.files[number], data_change=told) for number in numbers]
+        removes = [removed(self._live.files[number], data_change=False) for number in numbers]
         for attempt in range(ATTEMPTS):
             state = self.state()
             info = commit_info(operation, {"files": str(len(numbers))}, self.version, self._said(state))
@@ -387,24 +348,18 @@ class MergeTable:
                 self._rebase(hit, attempt, beside=False, exact=True)
         if state is not None:
             self._tail.wrote(self.version, state)
-        self._checkpoint()
+        self.checkpoints.committed(self.version)
 
     def keeps(self, file: DataFile) -> bool:
         """Say whether a file's upkeep is this lane's: it wrote it, or the file is one of those that no lane claims."""
         if self.lane.alone or not self._keys:
             return self.lane.first
-        written_by = file.lane if file.lane and file.lane.of == self.lane.of else None
-        if written_by:
-            return written_by == self.lane
-        return zlib.crc32(file.path.encode()) % self.lane.of == self.lane.number
+        return claimed_by(file, self.lane)
 
     @property
     def _open_snapshot(self) -> Snapshot:
         assert self._snapshot is not None, f"table {self.name} is not open"
         return self._snapshot
-
-    def _app_id(self, partition: Partition, lane: Lane | None = None) -> str:
-        return app_id(self._pipeline, *partition, self._epochs.get(partition[0], 0), lane or self.lane)
 
     def _said(self, state: AnchorState | None) -> dict[str, str]:
         """Give what a commit of ours says of itself."""
@@ -444,45 +399,18 @@ class MergeTable:
         if self.lane.alone or not self._keys or all(self._live.files[n].lane == self.lane for n in numbers):
             written = write_files(self._lake, self.name, rows, self.layout, data_change=False)
             return old, tagged(written, self.lane) if self._keys else written
-        lanes = lane_numbers(keys_of([rows[name] for name in self._keys]), self.lane.of)
-        made: list[Written] = []
-        order = np.argsort(lanes, kind="stable")
-        start = 0
-        for number in np.unique(lanes).tolist():
-            own = order[lanes[order] == number]
-            parts = write_files(self._lake, self.name, rows.take(pa.array(own)), self.layout, data_change=False)
-            made += [replace(p, taken=p.taken + start) for p in tagged(parts, Lane(number, self.lane.of))]
-            start += len(own)
-        return old[order], made
+        order, written = write_by_lane(self._lake, self.name, rows, self.layout, self._keys, self.lane.of)
+        return old[order], written
 
     def _schema(self, columns: Sequence[str] | None) -> pa.Schema:
         return self.columns if columns is None else pa.schema([self.columns.field(name) for name in columns])
-
-    def _wanted_configuration(self) -> dict[str, str | None]:
-        return {**self.shape.configuration(), **({} if self.copies else {ENABLE_VECTORS: "true"})}
-
-    def _evolution(self) -> list[Action]:
-        """Give the actions that bring the table to the wanted shape; none when it has it."""
-        added, snapshot = self.verify(), self._open_snapshot
-        wanted = self._wanted_configuration()
-        changed = {k: v for k, v in wanted.items() if v is not None and snapshot.configuration.get(k) != v}
-        if not added and not changed:
-            return []
-        fields = Schema.from_json(snapshot.metadata["schemaString"]).fields
-        columns = Schema([*fields, *(Field.from_arrow(column.with_nullable(True)) for column in added)])
-        protocol = widened(snapshot.protocol, pa.schema(columns.to_arrow()))
-        configuration = {**snapshot.configuration, **changed}
-        metadata = {**snapshot.metadata, "schemaString": columns.to_json(), "configuration": configuration}
-        return [*([{"protocol": protocol}] if protocol else []), {"metaData": metadata}]
 
     def _verify_types(self) -> None:
         """Raise SchemaRefused when a column has another type than when this process began: its rows would not fit."""
         text = self._open_snapshot.metadata["schemaString"]
         if text is self._types:
             return
-        before, now = (types_of(pa.schema(Schema.from_json(one).to_arrow())) for one in (self._types, text))
-        changed = [name for name, kind in now.items() if before.get(name, kind) != kind]
-        if changed:
+        if changed := retyped(self._types, text):
             raise SchemaRefused(
                 f"table {self.name}: columns {', '.join(changed)} have another type since version {self.version} or "
                 "before, while this job ran. Start it again with the contract that the table was migrated to."
@@ -491,7 +419,7 @@ class MergeTable:
 
     def _begin(self, snapshot: Snapshot) -> None:
         self._live.begin(snapshot)
-        self._checkpoint_at = max(snapshot.checkpoint, 0) + CHECKPOINT_EVERY * (self.lane.number + 1)
+        self.checkpoints.begin(snapshot.checkpoint)
 
     def _reload(self, before: int) -> None:
         """Read the log afresh: our version's entry is gone, because the log was cleaned up or the table replaced."""
@@ -507,27 +435,6 @@ class MergeTable:
         self._live.follow(now, told)
         self._begin(now)
 
-    def _marked(self, remove: Ints, packed: Packed) -> tuple[list[Action], dict[int, BitMap]]:
-        """Write the vectors of a commit that deletes the rows at locations; gives its actions, and vectors by file.
-
-        Vectors that are packed already are not written again, unless the file has got another one since.
-        """
-        grown = self._live.deleting(remove)
-        emptied = [n for n, rows in grown if len(rows) == self._live.row_count(n)]
-        vectors = {n: rows for n, rows in grown if len(rows) < self._live.row_count(n)}
-        actions = [removed(self._live.files[number]) for number in emptied]
-        lacking = {n: rows for n, rows in vectors.items() if packed.base(n) != self._live.files[n].vector_id}
-        if lacking:
-            path, data, descriptors = pack(list(lacking.values()))
-            with self._lake.explained(f"write the deletion vectors of table {self.name}"):
-                obstore.put(self._lake.objects, f"{self.name}/{path}", data)
-            for number, descriptor in zip(lacking, descriptors, strict=True):
-                packed.made[number] = self._live.files[number].vector_id, descriptor
-        for number in vectors:
-            file = self._live.files[number]
-            actions += [removed(file), marked(file, packed.made[number][1], self._live.row_count(number))]
-        return actions, vectors
-
     def _commit(self, actions: list[Action], vectors: Mapping[int, BitMap] | None = None) -> None:
         """Put the next version and go forward to it; raises Contested, or what the storage says."""
         version = self.version + 1
@@ -541,19 +448,7 @@ class MergeTable:
             self._log.verify(self._open_snapshot)
 
     def _put(self, version: int, actions: list[Action]) -> bool:
-        """Put a commit; False when the version is another writer's. A failure may have come after the put."""
-        try:
-            if self._log.put_commit(version, actions):
-                return True
-        except (BaseError, OSError) as error:
-            if self._landed(version, actions):
-                return True
-            raise self._lake.explain(f"commit to table {self.name}", error) from error
-        return self._landed(version, actions)  # a put that the client repeated meets its own first try
-
-    def _landed(self, version: int, actions: list[Action]) -> bool:
-        own = actions[0]["commitInfo"]["txnId"]
-        return any(action.get("commitInfo", {}).get("txnId") == own for action in self._log.read(version) or ())
+        return put_once(self._lake, self._log, version, actions)
 
     def _locations(self, written: Sequence[Written], count: int) -> Ints:
         made = np.empty(count, np.int64)
@@ -566,15 +461,3 @@ class MergeTable:
         none = np.empty(0, np.int64)
         new = [self._live.locations(file.path, len(old)) for file, old in copy.files]
         return np.concatenate([none, *(old for _, old in copy.files)]), np.concatenate([none, *new])
-
-    def _checkpoint(self) -> None:
-        """Have a checkpoint made now and then: our commits do not trigger delta-rs's own. Failing is not an error."""
-        if self.version < self._checkpoint_at:
-            return
-        try:
-            uri, options = self._lake.table_uri(self.name), dict(self._lake.storage_options)
-            DeltaTable(uri, storage_options=options).create_checkpoint()
-            self._checkpoint_at = self.version + CHECKPOINT_EVERY * self.lane.of
-        except (DeltaError, OSError, LakehouseError):
-            self.checkpoint_failures += 1
-            self._checkpoint_at = self.version + CHECKPOINT_AGAIN

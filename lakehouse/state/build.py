@@ -11,12 +11,13 @@ from deltalake import DeltaTable
 
 from contracts.columns import QUARANTINE, WITHHELD_META, withheld_schema
 from contracts.model import Action, Contract
+from lakehouse.anchor import Floor, Floors, merged_floors
 from lakehouse.groups import Partition
-from lakehouse.kind import Batch, Floor
+from lakehouse.kind import Batch
 from lakehouse.lake import Lake
 from lakehouse.order import Begun, begun_in
 from lakehouse.state.events import parsed_keys
-from lakehouse.state.floors import Floors, merged, raised
+from lakehouse.state.floors import raised
 from lakehouse.state.table import StateTable
 
 ROWS = 1_000_000  # of one commit
@@ -49,8 +50,8 @@ def build(
     for rows in _batches(lake, changes):
         batch = Batch(rows, QUARANTINE.empty_table(), begun=begun)
         new = raised(contract, batch, epochs)
-        floors = merged(floors, new)
-        _fill(tables, replace(batch, floors=floors, raised=merged({}, new)))
+        floors = merged_floors(floors, new)
+        _fill(tables, replace(batch, floors=floors, raised=merged_floors({}, new)))
     for rejects in _batches(lake, quarantine):
         waits = _waiting(rejects, contract)
         if len(waits):

@@ -9,8 +9,8 @@ import numpy as np
 import orjson
 
 from lakehouse.groups import Ints
+from lakehouse.merge.locations import POSITION_BITS
 from lakehouse.merge.log import DataFile
-from lakehouse.merge.merge_table import POSITION_BITS
 from lakehouse.state.indexed import Change, IndexedTable
 
 COLUMN = "_recorded_at"

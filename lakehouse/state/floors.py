@@ -13,14 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contracts.model import Contract, Truncate
+from lakehouse.anchor import Floor, Floors
 from lakehouse.errors import TruncateRefused
 from lakehouse.groups import Flags, Ints
-from lakehouse.kind import Batch, Floor
+from lakehouse.kind import Batch
 from lakehouse.order import rank
 from lakehouse.state.indexed import IndexedTable
-
-Floors = Mapping[str, tuple[Floor, ...]]  # by topic, ascending
-KEPT = 32  # floors of one topic
 
 
 def raised(contract: Contract, batch: Batch, epochs: Mapping[str, int]) -> dict[str, list[Floor]]:
@@ -44,12 +42,6 @@ def raised(contract: Contract, batch: Batch, epochs: Mapping[str, int]) -> dict[
     for topic, one, two, time in zip(rows["_topic"].to_pylist(), major.tolist(), minor.tolist(), times, strict=True):
         found.setdefault(topic, []).append((one, two, time))
     return found
-
-
-def merged(before: Floors, new: Mapping[str, list[Floor]]) -> dict[str, tuple[Floor, ...]]:
-    """Give all floors in order, the newest KEPT of each topic."""
-    topics = before.keys() | new.keys()
-    return {t: tuple(sorted({*before.get(t, ()), *new.get(t, ())})[-KEPT:]) for t in topics}
 
 
 def above_floors(topics: pa.ChunkedArray, major: Ints, minor: Ints, floors: Floors) -> Flags:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from lakehouse.anchor import AnchorState
 from lakehouse.groups import Flags, Ints, Partition
 from lakehouse.lanes import WHOLE, Lane
 from lakehouse.merge.compaction import Compacted, compact
-from lakehouse.merge.index import ROW, ROW_BITS, Entries, Hits, KeyIndex, concat_hits
+from lakehouse.merge.index import Entries, Hits, KeyIndex, concat_hits
 from lakehouse.merge.index_snapshot import IndexSnapshots
 from lakehouse.merge.keys import Keys, keys_of
+from lakehouse.merge.locations import POSITION, POSITION_BITS, by_file
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.state.kept_index import KeptIndex
 from lakehouse.state.memo import remembers
@@ -106,7 +106,7 @@ class IndexedTable:
         if not self._lane.alone:
             own = self._lane.owns(keys_of([rows[name] for name in self._keys]))
             wanted = own if wanted is None else wanted & own
-        self._enter(rows, np.arange(len(rows)) | (number << ROW_BITS), wanted)
+        self._enter(rows, np.arange(len(rows)) | (number << POSITION_BITS), wanted)
 
     def maintain(self, budget: float) -> Compacted:
         """Compact the table for about so many seconds; the index follows. Raises as lakehouse.merge.compaction does."""
@@ -173,8 +173,8 @@ class IndexedTable:
         self._move(*self.table.moved, known)
         for number, where in by_file(remove):
             if number in self._dead_rows:
-                self._dead_rows[number][remove[where] & ROW] = True
-        self._numbers.update(np.unique(locations >> ROW_BITS).tolist())
+                self._dead_rows[number][remove[where] & POSITION] = True
+        self._numbers.update(np.unique(locations >> POSITION_BITS).tolist())
         self._enter(change.append, locations, None)
 
     def _move(self, old: Ints, new: Ints, known: Set[int]) -> None:
@@ -185,8 +185,9 @@ class IndexedTable:
         self.index.move(old, new, FLAGS)
         if self.kept:
             self.kept.unwritten += len(new)
-        strange = ~np.isin(old >> ROW_BITS, list(known))
-        self._numbers |= set(np.unique(new >> ROW_BITS).tolist()) - set(np.unique(new[strange] >> ROW_BITS).tolist())
+        strange = ~np.isin(old >> POSITION_BITS, list(known))
+        files = new >> POSITION_BITS
+        self._numbers |= set(np.unique(files).tolist()) - set(np.unique(files[strange]).tolist())
 
     def below(self, major: int, minor: int) -> Entries:
         """Give the entries of rows that are alive and stand below a position; asks every entry."""
@@ -230,16 +231,5 @@ class IndexedTable:
             if number not in files:
                 alive[where] = False
             elif dead is not None:
-                alive[where] &= ~dead[plain[where] & ROW]
+                alive[where] &= ~dead[plain[where] & POSITION]
         return alive
-
-
-def by_file(locations: Ints) -> Iterator[tuple[int, npt.NDArray[np.intp]]]:
-    """Give each file number that locations name, and which of them do."""
-    if not len(locations):
-        return
-    numbers = locations >> ROW_BITS
-    order = np.argsort(numbers, kind="stable")
-    bounds = np.flatnonzero(np.diff(numbers[order], prepend=-2)).tolist()
-    for start, end in zip(bounds, [*bounds[1:], len(order)], strict=True):
-        yield int(numbers[order[start]]), order[start:end]

@@ -15,8 +15,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contracts.model import Contract, Vanished
+from lakehouse.anchor import Floor
 from lakehouse.groups import Ints, Partition
-from lakehouse.kind import Batch, Floor
+from lakehouse.kind import Batch
 from lakehouse.merge.keys import concat_keys, keys_of
 from lakehouse.order import rank
 from lakehouse.state.columns import key_names

@@ -10,19 +10,18 @@ import pyarrow.compute as pc
 
 from contracts.columns import own_schema
 from contracts.model import Contract
-from lakehouse.anchor import AnchorState
-from lakehouse.kind import Batch, Floor, TableKind
+from lakehouse.anchor import AnchorState, Floor, Floors
+from lakehouse.kind import Batch, TableKind
 from lakehouse.lake import Lake
-from lakehouse.lanes import WHOLE, Lane
+from lakehouse.lanes import WHOLE
 from lakehouse.merge.index_snapshot import IndexSnapshots
 from lakehouse.merge.keys import Keys, keys_of
 from lakehouse.merge.merge_table import MergeTable
-from lakehouse.progress import Partition
+from lakehouse.progress import Partition, Writer
 from lakehouse.shape import TableShape
 from lakehouse.state.columns import key_names, toastable
 from lakehouse.state.current import Current
 from lakehouse.state.events import events_of, parsed_keys
-from lakehouse.state.floors import Floors
 from lakehouse.state.history import History
 from lakehouse.state.indexed import Change, IndexedTable
 from lakehouse.state.snapshots import ending, vanished
@@ -37,11 +36,11 @@ class StreamState:
     of a later one failed) needs no trimmed batch.
     """
 
-    def __init__(self, contract: Contract, epochs: Mapping[str, int], lane: Lane = WHOLE) -> None:
+    def __init__(self, contract: Contract, writer: Writer) -> None:
         self.contract = contract
-        self.lane = lane
+        self.writer = writer
+        self.lane = writer.lane
         self.tables: dict[str, IndexedTable] = {}
-        self._epochs = epochs
         self._heard: set[str] = set()  # keys, as JSON, to which key changes of other lanes lead
         self._worked_out: tuple[Batch | None, dict[str, Change]] = (None, {})
 
@@ -95,7 +94,7 @@ class StreamState:
     def _work_out(self, batch: Batch) -> dict[str, Change]:
         self._follow()
         events = events_of(
-            self.contract, batch.rows, batch.withheld, self._epochs, batch.highest, batch.begun, self.lane
+            self.contract, batch.rows, batch.withheld, self.writer.epochs, batch.highest, batch.begun, self.lane
         )
         for topic, floor in batch.swept.items():
             lost = vanished(self.tables[ANCHOR], topic, floor)
@@ -123,17 +122,9 @@ class StreamState:
 class StateTable(MergeTable):
     """One of the tables of a stream's state, merge-on-read."""
 
-    def __init__(  # noqa: PLR0917 (as the other tables, and the state they share)
-        self,
-        lake: Lake,
-        kind: TableKind,
-        shape: TableShape,
-        pipeline: str,
-        epochs: Mapping[str, int],
-        stream: StreamState,
-    ) -> None:
+    def __init__(self, lake: Lake, kind: TableKind, shape: TableShape, stream: StreamState) -> None:
         keys = key_names(stream.contract)
-        super().__init__(lake, kind, shape, pipeline, epochs, lane=stream.lane, keys=keys)
+        super().__init__(lake, kind, shape, stream.writer, keys=keys)
         self._stream = stream
         shared = kind.name == MEMORY and not stream.lane.alone
         snapshots = None if shared else IndexSnapshots(lake, shape.name, keys, stream.lane)

@@ -20,6 +20,7 @@ from lakehouse.kind import TableKind
 from lakehouse.lake import Lake
 from lakehouse.merge.keys import keys_of
 from lakehouse.merge.merge_table import MergeTable
+from lakehouse.progress import Writer
 from lakehouse.shape import TableShape
 from lakehouse.state.indexed import Change, IndexedTable
 
@@ -108,7 +109,7 @@ class _Ours:
 
     def __init__(self, folder: str, storage: Storage) -> None:
         self._table = MergeTable(
-            Lake.open(folder), KIND, TableShape("t", COLUMNS, (), ("id",), {}, storage), "bench", {}
+            Lake.open(folder), KIND, TableShape("t", COLUMNS, (), ("id",), {}, storage), Writer("bench")
         )
         self._table.create()
         self._indexed = IndexedTable(self._table, ["id"], versions=False)

@@ -90,5 +90,4 @@ ACTS: Mapping[str, Callable[[DeltaTable], None]] = {
     "compact": _compact,
     "vacuum": _vacuum,
 }
-# Compactions of deltalake do not see one of a table that only grows: docs/operations.md tells to pause its stream.
-ONLY_KEYED = frozenset({"append", "delete", "compact"})
+ONLY_KEYED = frozenset({"append", "delete"})

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from lakehouse.lake import Lake
-from lakehouse.merge import merge_table
+from lakehouse.merge import checkpoints
 from lakehouse.merge.vacuum import vacuum
 from tests.interop.equal import alike, assert_equal, by_duckdb, newest
 from tests.interop.feed import Feed
@@ -229,7 +229,7 @@ class Own:
 def test_our_compaction_and_vacuum_beside_sparks_readers(
     spark: Spark, feed: Feed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merge_table, "CHECKPOINT_EVERY", 4)
+    monkeypatch.setattr(checkpoints, "EVERY", 4)
     lake = feed.lake
     feed.commit(200)
     feed.commit(100)

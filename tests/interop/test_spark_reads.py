@@ -10,7 +10,7 @@ from deltalake import DeltaTable
 
 from contracts.model import Contract
 from lakehouse.lake import Lake
-from lakehouse.merge import merge_table
+from lakehouse.merge import checkpoints
 from tests.interop.equal import TABLES, alike, assert_equal, by_deltalake, by_duckdb, newest
 from tests.interop.feed import Feed
 from tests.interop.spark import Spark
@@ -38,7 +38,7 @@ class Told:
 def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, spark: Spark) -> Told:
     of, keys, changes = CONTRACTS[request.param]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(merge_table, "CHECKPOINT_EVERY", 4)
+        patched.setattr(checkpoints, "EVERY", 4)
         return tell(of, keys, changes, tmp_path_factory.mktemp("lake"), spark)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from contracts.load import load_contracts
 from jobs import maintain
+from jobs.cluster import Cluster
 from jobs.errors import ClusterUnreachable
 from jobs.launch import Request, record_run
 from jobs.maintain import job_of, shown_bytes
@@ -122,14 +123,14 @@ def test_whether_the_job_runs_is_asked_of_the_cluster_it_was_submitted_to(
     asked: list[str] = []
     answer: dict[str, Any] = {}
 
-    def running(cluster: maintain.Cluster, name: str) -> str | None:
+    def running(cluster: Cluster, name: str) -> str | None:
         asked.append(f"{cluster.address} {name}")
         if not answer:
             raise ClusterUnreachable("away")
         found: str | None = answer["job"]
         return found
 
-    monkeypatch.setattr(maintain.Cluster, "running", running)
+    monkeypatch.setattr(Cluster, "running", running)
     assert job_of(lake, "main", None) is Job.UNKNOWN
     answer["job"] = "id"
     assert job_of(lake, "main", "other:8081") is Job.RUNS

@@ -92,7 +92,8 @@ class Place:
         return verify_once(contract, Lake.open(str(self.folder / "lake")), self.url, KEYS, **changes)
 
     def command(self, *arguments: str, source: str | None = None) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "TIDEGATE_KEY_K": base64.b64encode(b"k" * 32).decode(), "COLUMNS": "200"}
+        others = {name: value for name, value in os.environ.items() if name != "TIDEGATE_KEYS"}  # a file would win
+        environment = {**others, "TIDEGATE_KEY_K": base64.b64encode(b"k" * 32).decode(), "COLUMNS": "200"}
         command = [
             COMMAND, "verify", "--stream", "people", "--source", source or self.url,
             "--lake", str(self.folder / "lake"), "--contracts", str(self.folder / "contracts"), *arguments,
@@ -217,7 +218,7 @@ def test_the_exit_code_says_equal_different_or_not_comparable(place: Place) -> N
     different = place.command("--json")
     assert (different.returncode, json.loads(different.stdout)["different_keys"]) == (1, 1)
     for arguments, source, said in (
-        (["--stream", "nobody"], None, "no stream nobody"),
+        (["--stream", "nobody"], None, "no contract describes nobody"),
         (["--table", "public.nowhere"], None, "has no table public.nowhere"),
         ([], "postgresql://tidegate:wrong@127.0.0.1:1/shop", "the source cannot be read"),
     ):

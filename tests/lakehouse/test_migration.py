@@ -23,7 +23,7 @@ from lakehouse.errors import CommitContested, KeyPinChanged, MigrationRefused, S
 from lakehouse.lake import Lake
 from lakehouse.merge.index_snapshot import IndexSnapshots
 from lakehouse.merge.merge_table import MergeTable
-from lakehouse.migration import FOLDER, TableMigration, check, migrate, plans
+from lakehouse.migration import FOLDER, TableMigration, check, migrate
 from lakehouse.standing import standing_of
 from lakehouse.state import kept_index
 from lakehouse.state.table import StateTable
@@ -190,7 +190,7 @@ def test_what_no_migration_can_do_is_refused(local: Lake, what: str, wanted: Con
         wanted = dataclasses.replace(wanted, fields=tuple(fields))
     stood = versions(local)
     with pytest.raises(MigrationRefused, match=said):
-        plans(local, wanted, "test", {}, canonical_text)
+        check(local, wanted, "test", {}, canonical_text, lambda _: None)
     with pytest.raises(MigrationRefused, match=said):
         migrated(local, wanted)
     assert versions(local) == stood
@@ -231,7 +231,7 @@ def test_without_vectors_only_the_files_that_have_one_are_written_again(local: L
     rows = held(local, "orders")
     (current,) = [
         plan
-        for plan in plans(local, contract(Storage.COPY_ON_WRITE), "test", {}, canonical_text)
+        for plan in check(local, contract(Storage.COPY_ON_WRITE), "test", {}, canonical_text, lambda _: None)
         if plan.table == "orders"
     ]
     assert isinstance(stream.anchor, MergeTable)

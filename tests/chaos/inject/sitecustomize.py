@@ -95,18 +95,11 @@ def _table(module: ModuleType) -> None:
 
 
 def _merge_table(module: ModuleType) -> None:
-    commit, marked, write_files = module.MergeTable.commit, module.MergeTable._marked, module.write_files
+    commit, write_files = module.MergeTable.commit, module.write_files
 
     @wraps(commit)
     def wrapped(table: Any, append: Any, remove: Any, progress: Any, state: Any, **rest: Any) -> Any:
         return _on_snapshot(table, state, lambda: commit(table, append, remove, progress, state, **rest))
-
-    @wraps(marked)
-    def mark(table: Any, *rest: Any) -> Any:
-        actions, vectors = marked(table, *rest)
-        if vectors:
-            pass_by(VECTORS_WRITTEN, table.name)
-        return actions, vectors
 
     @wraps(write_files)
     def write(lake: Any, table: str, rows: Any, *rest: Any, **more: Any) -> Any:
@@ -115,8 +108,21 @@ def _merge_table(module: ModuleType) -> None:
             pass_by(PARQUET_WRITTEN, table)
         return written
 
-    module.MergeTable.commit, module.MergeTable._marked = wrapped, mark
+    module.MergeTable.commit = wrapped
     module.write_files = write  # type: ignore[attr-defined]
+
+
+def _marking(module: ModuleType) -> None:
+    marked = module.Marking.marked
+
+    @wraps(marked)
+    def mark(marking: Any) -> Any:
+        actions, vectors = marked(marking)
+        if vectors:
+            pass_by(VECTORS_WRITTEN, marking._table)
+        return actions, vectors
+
+    module.Marking.marked = mark
 
 
 def _on_snapshot(table: Any, state: Any, commit: Function) -> Any:
@@ -175,6 +181,7 @@ WRAPPED: dict[str, Callable[[ModuleType], None]] = {
     "lakehouse.segments": _segments,
     "lakehouse.table": _table,
     "lakehouse.merge.log": _log,
+    "lakehouse.merge.marking": _marking,
     "lakehouse.merge.merge_table": _merge_table,
     "lakehouse.commit": _commit,
     "lakehouse.state.kept_index": _kept_index,

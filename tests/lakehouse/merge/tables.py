@@ -11,6 +11,7 @@ import pyarrow as pa
 from deltalake import DeltaTable, QueryBuilder
 
 from contracts.model import Storage
+from lakehouse import progress
 from lakehouse.anchor import AnchorState
 from lakehouse.kind import TableKind
 from lakehouse.lake import Lake
@@ -32,7 +33,9 @@ def merge_table(
     storage: Storage = Storage.MERGE_ON_READ,
 ) -> MergeTable:
     """Give a table that is open; it is created when it is not there."""
-    table = MergeTable(lake, KIND, TableShape("t", columns, partition_by, statistics, {}, storage), pipeline, {})
+    table = MergeTable(
+        lake, KIND, TableShape("t", columns, partition_by, statistics, {}, storage), progress.Writer(pipeline)
+    )
     if not table.open():
         table.create()
     return table

@@ -14,11 +14,13 @@ import pytest
 from contracts.model import Storage
 from lakehouse.lake import Lake
 from lakehouse.lanes import Lane, lane_numbers, lanes
+from lakehouse.merge import marking
 from lakehouse.merge import merge_table as module
 from lakehouse.merge.compaction import slices
 from lakehouse.merge.keys import keys_of
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.merge.reading import FileReader
+from lakehouse.progress import Writer
 from lakehouse.shape import TableShape
 from lakehouse.table import Contested
 from tests.lakehouse.merge.tables import COLUMNS, KIND, NOTHING, by_deltalake, merge_table, rows, state
@@ -28,7 +30,7 @@ BOTH = pytest.mark.parametrize("storage", list(Storage))
 
 def in_lane(lake: Lake, lane: Lane, storage: Storage = Storage.MERGE_ON_READ) -> MergeTable:
     shape = TableShape("t", COLUMNS, (), ("id",), {}, storage)
-    table = MergeTable(lake, KIND, shape, "p", {}, lane=lane, keys=["id"])
+    table = MergeTable(lake, KIND, shape, Writer("p", lane=lane), keys=["id"])
     assert table.open()
     return table
 
@@ -57,7 +59,7 @@ def data(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(FileReader, "read", noted("read", FileReader.read))
     monkeypatch.setattr(module, "write_files", noted("write", module.write_files))
-    monkeypatch.setattr(module, "pack", noted("pack", module.pack))
+    monkeypatch.setattr(marking, "pack", noted("pack", marking.pack))
     return told
 
 

@@ -15,8 +15,8 @@ from deltalake import DeltaTable
 from contracts.model import Storage
 from lakehouse.errors import SchemaRefused, TableRefused
 from lakehouse.lake import Lake
+from lakehouse.merge.checkpoints import EVERY
 from lakehouse.merge.log import DeltaLog, Snapshot
-from lakehouse.merge.merge_table import CHECKPOINT_EVERY
 from lakehouse.merge.protocol import verify_protocol
 from tests.lakehouse.merge.tables import (
     COLUMNS,
@@ -49,10 +49,10 @@ def test_checkpoints_are_made_and_a_fresh_open_begins_at_the_newest(lake: Lake) 
     table = merge_table(lake, partition_by=("region",))
     writer = Writer(table)
     writer.apply(range(10))
-    for i in range(CHECKPOINT_EVERY + 3):
+    for i in range(EVERY + 3):
         writer.apply([100 + i], [100 + i - 1] if i else [0, 1])
-    assert f"{CHECKPOINT_EVERY:020}.checkpoint.parquet" in names(lake) and not table.checkpoint_failures
-    for version in range(CHECKPOINT_EVERY):  # only the checkpoint is left of them
+    assert f"{EVERY:020}.checkpoint.parquet" in names(lake) and not table.checkpoints.failures
+    for version in range(EVERY):  # only the checkpoint is left of them
         obstore.delete(lake.objects, f"t/_delta_log/{version:020}.json")
     fresh = merge_table(lake, partition_by=("region",))
     assert by_location(fresh) == by_deltalake(lake) == by_duckdb(lake) == sorted(writer.live)
@@ -116,16 +116,16 @@ def test_a_hint_that_is_stale_or_damaged_only_costs_time(local: Lake, hint: byte
 
 
 def test_a_checkpoint_that_fails_never_fails_the_commit(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lakehouse.merge import merge_table as module
+    from lakehouse.merge import checkpoints as module
 
-    monkeypatch.setattr(module, "CHECKPOINT_EVERY", 2)
-    monkeypatch.setattr(module, "CHECKPOINT_AGAIN", 1)
+    monkeypatch.setattr(module, "EVERY", 2)
+    monkeypatch.setattr(module, "AGAIN", 1)
     table = merge_table(local)
     with monkeypatch.context() as patched:
         patched.setattr(module, "DeltaTable", _fail)
         for i in range(3):
             table.commit(rows([i]), NOTHING, {}, state(i))
-        assert table.checkpoint_failures == 2
+        assert table.checkpoints.failures == 2
     table.commit(rows([3]), NOTHING, {}, state(3))
     assert f"{4:020}.checkpoint.parquet" in names(local) and by_deltalake(local) == [0, 1, 2, 3]
 

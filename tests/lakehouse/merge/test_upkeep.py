@@ -74,7 +74,7 @@ def test_a_file_is_rewritten_from_a_quarter_of_dead_rows_on(local: Lake) -> None
     assert by_deltalake(local) == by_location(table) == list(range(25, 100))
 
 
-def test_a_compaction_adds_no_data_and_repeats_the_state(local: Lake) -> None:
+def test_a_compaction_changes_no_data_and_repeats_state_and_metadata(local: Lake) -> None:
     table = merge_table(local)
     writer = Writer(table)
     writer.apply(range(10))
@@ -82,10 +82,11 @@ def test_a_compaction_adds_no_data_and_repeats_the_state(local: Lake) -> None:
     compact(table, budget=60)
     actions = log_of(local, table.version)
     changes = {kind: body["dataChange"] for action in actions for kind, body in action.items() if "dataChange" in body}
-    assert changes == {"remove": True, "add": False} and actions[0]["commitInfo"]["operation"] == "OPTIMIZE"
+    assert changes == {"remove": False, "add": False} and actions[0]["commitInfo"]["operation"] == "OPTIMIZE"
     fresh = merge_table(local)
     assert table.state() == fresh.state() == state(2) and fresh.progress([("topic", 0)]) == {("topic", 0): 2}
     assert "tidegate" in actions[0]["commitInfo"]
+    assert [action["metaData"] for action in actions if "metaData" in action] == [fresh.metadata]
 
 
 def test_a_compaction_of_deltalake_that_began_before_ours_brings_no_row_back(local: Lake) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+from collections.abc import Iterator
 from typing import Any
 
 from contracts.model import Contract, Encoding, Envelope, Field, StateTables
@@ -36,6 +37,7 @@ COMPOSITE = dataclasses.replace(
 TOAST = ("body", "notes")
 Row = dict[str, Any]
 Key = tuple[Any, ...]
+Batch = tuple[list[Row], dict[tuple[str, int], int]]  # events, and by partition the offset before them
 
 
 def contract(composite: bool = False, **state: Any) -> Contract:
@@ -246,3 +248,20 @@ class Source:
             self._next[number] = begin + len(events)
             self.given += [(number, event["_offset"]) for event in found[number] if event["_kind"] is None]
         return found
+
+    def in_batches(self, count: int) -> Iterator[Batch]:
+        """Give the events of `by_partition` in at most so many batches, partitions interleaved at random."""
+        events = self.by_partition()
+        at = dict.fromkeys(events, 0)
+        for turn in range(count):
+            rows: list[Row] = []
+            prev: dict[tuple[str, int], int] = {}
+            for partition, own in events.items():
+                low = at[partition]
+                high = len(own) if turn == count - 1 else self.random.randint(low, len(own))
+                rows += own[low:high]
+                if low < high and own[low]["_offset"]:
+                    prev[TOPIC, partition] = own[low]["_offset"] - 1
+                at[partition] = high
+            if rows:
+                yield rows, prev

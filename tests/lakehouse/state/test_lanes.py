@@ -93,28 +93,9 @@ class Fleet:
         raise AssertionError("the lanes never come to rest")
 
 
-def batches(source: Source, count: int) -> list[tuple[list[dict[str, Any]], dict[tuple[str, int], int]]]:
-    """Give the source's events in so many batches, partitions interleaved at random."""
-    events, made = source.by_partition(), []
-    at = dict.fromkeys(events, 0)
-    for turn in range(count):
-        rows: list[dict[str, Any]] = []
-        prev: dict[tuple[str, int], int] = {}
-        for partition, own in events.items():
-            low = at[partition]
-            high = len(own) if turn == count - 1 else source.random.randint(low, len(own))
-            rows += own[low:high]
-            if low < high and own[low]["_offset"]:
-                prev[TOPIC, partition] = own[low]["_offset"] - 1
-            at[partition] = high
-        if rows:
-            made.append((rows, prev))
-    return made
-
-
 def deliver(source: Source, lake: Lake, *, commits: int, count: int) -> Fleet:
     fleet = Fleet(source, lake, count)
-    for rows, prev in batches(source, commits):
+    for rows, prev in source.in_batches(commits):
         fleet.take(rows, prev)
         fleet.some()
     fleet.level()
@@ -247,7 +228,7 @@ def test_lanes_in_threads_of_their_own_keep_the_truth(storage: Storage, local: L
     source = Source(11, contract(storage=storage, truncate=Truncate.APPLY), keys=150, partitions=4)
     source.run(400)
     fleet = Fleet(source, local, 4)
-    for rows, prev in batches(source, 12):
+    for rows, prev in source.in_batches(12):
         fleet.take(rows, prev)
     start = Barrier(4)
 
@@ -293,7 +274,7 @@ def test_a_change_of_lanes_that_died_between_tables_is_made_again_or_taken_back(
         patch.setattr(StateTable, "commit_ids", Mock(side_effect=Crash))
         change_lanes(local, in_lanes(fleet.of, 3), "test")
     source.run(20)
-    ((rows, prev),) = batches(source, 1)
+    ((rows, prev),) = source.in_batches(1)
     fleet.take(rows, prev)
     with pytest.raises(LanesOver):
         fleet.streams[Lane(0, 2)].commit(fleet.waiting[Lane(0, 2)], gaps=no_gaps, now_ms=NOW)

@@ -29,6 +29,7 @@ from lakehouse.merge import compaction
 from lakehouse.merge.log_cleanup import clean_log
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.parking import Parking
+from lakehouse.progress import Writer
 from lakehouse.upkeep import Requests
 from tests.lakehouse.rows import NOW, no_gaps, reject, row, section, tables, write
 from tests.lakehouse.state.source import TOPIC, Source, contract
@@ -175,7 +176,7 @@ def test_files_that_were_only_rewritten_are_no_sign_of_a_writer(local: Lake) -> 
     maintain(local)
     time.sleep(0.25)
     DeltaTable(local.table_uri("docs")).optimize.compact()
-    table = MergeTable(local, *_shape("docs"), "test", {})
+    table = MergeTable(local, *_shape("docs"), Writer("test"))
     assert table.open() and time.time() * 1000 - maintenance._written_ms(local, table) > 200
 
 
@@ -402,7 +403,7 @@ def test_a_table_may_ask_for_a_longer_log(local: Lake, name: str, value: str) ->
     twice(local)
     DeltaTable(local.table_uri("docs")).create_checkpoint()
     first = log_versions(local, "docs")[0]
-    log = MergeTable(local, *_shape("docs"), "test", {})
+    log = MergeTable(local, *_shape("docs"), Writer("test"))
     assert log.open()
     metadata = {**log._open_snapshot.metadata, "configuration": {**log._open_snapshot.configuration, name: value}}
     log._commit([{"commitInfo": {"operation": "SET TBLPROPERTIES", "txnId": "x"}}, {"metaData": metadata}])

@@ -54,22 +54,10 @@ def deliver(
     source: Source, lake: Lake, *, commits: int, between: Callable[[StreamTables], None] = nothing
 ) -> StreamTables:
     """Commit the source's events: partitions interleaved at random, in so many commits, with restarts and replays."""
-    events, of = source.by_partition(), source.contract
-    at = dict.fromkeys(events, 0)
+    of = source.contract
     stream = tables(lake, of)
     done: list[Any] = []
-    for turn in range(commits):
-        rows: list[dict[str, Any]] = []
-        prev: dict[tuple[str, int], int] = {}
-        for partition, own in events.items():
-            low = at[partition]
-            high = len(own) if turn == commits - 1 else source.random.randint(low, len(own))
-            rows += own[low:high]
-            if low < high and own[low]["_offset"]:
-                prev[TOPIC, partition] = own[low]["_offset"] - 1
-            at[partition] = high
-        if not rows:
-            continue
+    for rows, prev in source.in_batches(commits):
         kept = [row for row in rows if row["_kind"] is None]
         apart = [row for row in rows if row["_kind"] is not None]
         ranges = ranges_of(rows, prev)
