@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPARK := $(VENV)/.spark
+FAST := $(BIN)/pytest -m "not integration" -n auto --maxprocesses 8 --dist loadfile
 
 .PHONY: help setup demo test fast check format bench chaos lock clean
 
@@ -33,10 +34,10 @@ demo: setup ## the main job on real Kafka and Flink, with a sample of real chang
 	@$(BIN)/tidegate demo
 
 test: setup $(SPARK) ## all tests, those with real Kafka, Flink, S3 and Spark included
-	@$(BIN)/pytest
+	@$(FAST); fast=$$?; $(BIN)/pytest -m integration && exit $$fast
 
 fast: setup ## only the tests that need no services
-	@$(BIN)/pytest -m "not integration"
+	@$(FAST)
 
 check: setup ## ruff, mypy strict, architecture tests
 	@$(BIN)/ruff check .

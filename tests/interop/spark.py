@@ -64,6 +64,12 @@ class Spark:
         """Run a statement that has {} where the table stands; give its rows."""
         return [tuple(row) for row in self.session.sql(statement.format(_at(lake, table))).collect()]
 
+    def follow(self, lake: Lake, table: str, folder: Path) -> None:
+        """Copy the rows that a table got since the last call to Parquet files in a folder, as a stream."""
+        rows = self.session.readStream.format("delta").load(lake.table_uri(table))
+        query = rows.writeStream.format("parquet").option("checkpointLocation", f"{folder}.checkpoint")
+        query.trigger(availableNow=True).start(str(folder)).awaitTermination()
+
     def stop(self) -> None:
         """End the session and its Java process."""
         from pyspark import SparkContext

@@ -12,11 +12,15 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from lakehouse.lake import Lake
 from lakehouse.merge import checkpoints
+from lakehouse.merge.compaction import compact
 from lakehouse.merge.vacuum import vacuum
+from lakehouse.table import StreamTable
+from lakehouse.upkeep import rewritable
 from tests.interop.equal import alike, assert_equal, by_duckdb, newest
 from tests.interop.feed import Feed
 from tests.interop.spark import Spark, lost_race
@@ -251,3 +255,28 @@ def test_our_compaction_and_vacuum_beside_sparks_readers(
     while feed.left:
         feed.commit(feed.left)
     assert_truth(spark, feed)
+
+
+def test_a_stream_of_sparks_takes_each_change_once_across_our_compactions(
+    spark: Spark, feed: Feed, tmp_path: Path
+) -> None:
+    compacted = 0
+    while feed.left:
+        for _ in range(10):
+            feed.commit(40 if feed.left > 1_000 else feed.left)
+        spark.follow(feed.lake, "docs_changes", tmp_path / "followed")
+        compacted += compact_changes(feed)
+    spark.follow(feed.lake, "docs_changes", tmp_path / "followed")
+    assert compacted > 20
+    taken = duckdb.sql(f"SELECT _partition, _offset FROM '{tmp_path / 'followed'}/*.parquet'").fetchall()
+    assert sorted(taken) == sorted(offsets(feed.lake, "docs_changes"))
+    assert len(taken) == feed.total
+
+
+def compact_changes(feed: Feed) -> int:
+    """Compact the change table as the writer does between commits; give the number of files rewritten."""
+    (changes,) = (table for table in feed.stream.tables if table.name == "docs_changes")
+    assert isinstance(changes, StreamTable)
+    files = rewritable(feed.lake, changes, "test")
+    files.open()
+    return compact(files, 60).files
