@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from contracts.model import Contract
+from contracts.model import Contract, Start
 from lakehouse.added import effective
 from lakehouse.anchor import AnchorState, Partition
 from lakehouse.errors import FatalError
@@ -48,13 +48,23 @@ def standing_of(lake: Lake, contract: Contract, pipeline: str) -> Standing:
     kinds = kinds_of(contract.tables)
     tables = tables_of(lake, contract, kinds, Writer(pipeline, epochs), {})
     versions = {table.name: table.version for table in tables if table.open()}
-    notes = tuple(t.fallback for t in tables if isinstance(t, MergeTable) and t.name in versions and t.fallback)
+    notes = tuple(_notes(contract, [table for table in tables if table.name in versions]))
     anchor = tables[-1]
     state = anchor.state() if anchor.name in versions else None
     if state is None:
         return Standing(versions=versions, notes=notes)
     epochs.update(state.epochs())
     return Standing(state, stream_progress(anchor, state), versions, anchor.committed_ms(), notes)
+
+
+def _notes(contract: Contract, tables: Sequence[KeptTable]) -> Iterator[str]:
+    """Say where open tables are not what the contract, or who wrote it, may think they are."""
+    yield from (t.fallback for t in tables if isinstance(t, MergeTable) and t.fallback)
+    if contract.keeps_state and contract.start is not Start.EARLIEST and tables:
+        yield (
+            f"stream {contract.stream} did not begin at its earliest record (`start`): its current and history hold "
+            "only keys that changed since then. Let Debezium make an incremental snapshot to fill them"
+        )
 
 
 def stream_progress(anchor: KeptTable, state: AnchorState) -> dict[Partition, int]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from contracts.model import Start
 from lakehouse.lake import Lake
 from lakehouse.standing import standings
 from tests.lakehouse.rows import CONTRACT, NOW, TOPIC, contract, no_gaps, other, row, section, tables, write
+from tests.lakehouse.state import source
 
 AUDIT = contract(stream="audit")
 FRESH = contract(stream="fresh")
@@ -36,3 +40,14 @@ def test_progress_of_an_earlier_epoch_is_none_in_the_next(lake: Lake) -> None:
     assert found["orders"].progress_in({}) == {(TOPIC, 0): 8}
     assert found["orders"].progress_in({TOPIC: 1}) == {}
     assert found["fresh"].progress_in({}) == {}
+
+
+def test_tables_of_keys_that_did_not_begin_at_the_first_record_are_noted(lake: Lake) -> None:
+    keyed = replace(source.CONTRACT, start=Start.LATEST)
+    assert standings(lake, [keyed], "test")["docs"].notes == ()
+    tables(lake, keyed).prepare()
+    (note,) = standings(lake, [keyed], "test")["docs"].notes
+    assert "incremental snapshot" in note
+    assert standings(lake, [source.CONTRACT], "test")["docs"].notes == ()
+    changes = replace(keyed, tables=("quarantine", "changes"))
+    assert standings(lake, [changes], "test")["docs"].notes == ()
