@@ -62,8 +62,8 @@ def _notes(contract: Contract, tables: Sequence[KeptTable]) -> Iterator[str]:
     yield from (t.fallback for t in tables if isinstance(t, MergeTable) and t.fallback)
     if contract.keeps_state and contract.start is not Start.EARLIEST and tables:
         yield (
-            f"stream {contract.stream} did not begin at its earliest record (`start`): its current and history hold "
-            "only keys that changed since then. Let Debezium make an incremental snapshot to fill them"
+            f"stream {contract.stream}: its `start` is not `earliest`, so its current and history hold only keys that "
+            "changed, or that a snapshot brought, since it began. An incremental snapshot of Debezium's fills them"
         )
 
 
