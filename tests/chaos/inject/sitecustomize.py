@@ -52,8 +52,8 @@ def say(**event: Any) -> None:
         events.write(line)
 
 
-def pass_by(point: str, stream: str) -> bool:
-    """Do what the point is armed with; say whether it was."""
+def pass_by(point: str, stream: str, **facts: Any) -> bool:
+    """Do what the point is armed with, and say so with facts; gives whether it was armed."""
     folder = Path(os.environ[VARIABLE])
     armed = folder / "armed" / f"{point}.json"
     try:
@@ -63,7 +63,7 @@ def pass_by(point: str, stream: str) -> bool:
         armed.rename(folder / "fired" / f"{point}-{os.getpid()}-{time.time_ns()}.json")
     except (FileNotFoundError, ValueError):  # not armed, being armed, or another worker was faster
         return False
-    say(point=point, stream=stream, do=order["do"])
+    say(point=point, stream=stream, do=order["do"], **facts)
     if order["do"] == "sleep":
         time.sleep(order["seconds"])
     else:
@@ -131,7 +131,7 @@ def _on_snapshot(table: Any, state: Any, commit: Function) -> Any:
         return commit()
     anchor = bool(state.partitions)  # only the anchor carries them
     point = ON_SNAPSHOT if anchor else f"on-{table.kind.name}"
-    stopped = pass_by(point, state.stream)
+    stopped = pass_by(point, state.stream, table=table.name, version=table.version)
     try:
         made = commit()
     except BaseException as error:
