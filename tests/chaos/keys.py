@@ -13,10 +13,12 @@ from deltalake import DeltaTable, QueryBuilder
 
 from lakehouse.lake import Lake
 
-# The changes of keys, each once, in the order of the source; "until" is when the next change of the key happened.
+# The changes of keys, each once, in the order of the source; "until" is when the next change of the key happened,
+# "noted" the last change so far that said the row's note, or took it from the key before.
 TOLD = """
 CREATE OR REPLACE TABLE told AS
 SELECT key, rank, position, ms, op, gone, cents, value, before, after,
+       max(rank) FILTER (note IS NOT NULL OR before IS NOT NULL) OVER (PARTITION BY key ORDER BY rank) AS noted,
        lead(ms) OVER (PARTITION BY key ORDER BY rank) AS until,
        lead(rank) OVER (PARTITION BY key ORDER BY rank) IS NULL AS newest
 FROM truth WHERE fate = 'changes' AND NOT again
@@ -25,7 +27,7 @@ _PREVIOUS = "CAST(_previous_key ->> 'id' AS BIGINT)"
 # Table -> (what it must hold, what is asked of it); {table} is the table.
 TABLES: Mapping[str, tuple[str, str]] = {
     "{stream}": (
-        "SELECT key, cents, value, op, ms, before, rank < coalesce(waiting, -1) AS stale, false AS pending "
+        "SELECT key, cents, value, op, ms, before, noted < coalesce(waiting, -1) AS stale, false AS pending "
         "FROM told LEFT JOIN (SELECT key, max(rank) AS waiting FROM truth WHERE waits GROUP BY key) USING (key) "
         "WHERE newest AND NOT gone",
         f"SELECT id, cents, note, _op, epoch_ms(_source_time), {_PREVIOUS}, _stale, _pending IS NOT NULL "
