@@ -25,6 +25,11 @@ def find_conflicts(contracts: Sequence[Contract]) -> Iterable[Fault]:
             if contract.stream.endswith(suffix) and base in owners:
                 message = f"{contract.stream!r} is the name of a table of the stream {base!r}"
                 faults.append(_fault(contract, message, "Rename this stream"))
+        for aggregate in contract.aggregates:
+            table = f"{contract.stream}_{aggregate.name}"
+            if any(table == f"{stream}{suffix}" for stream in owners for suffix in RESERVED_SUFFIXES):
+                message = f"the aggregate {aggregate.name!r} would be called {table!r}, as another stream's table"
+                faults.append(_fault(contract, message, "Rename the aggregate"))
     return faults
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from contracts.aggregates import read_aggregates
 from contracts.conflicts import find_conflicts
 from contracts.document import Document, read_document
 from contracts.faults import ContractError, Fault, Faults, Place
@@ -89,6 +90,7 @@ def _contract(document: Document, environment: Mapping[str, str], faults: Faults
     payload, key_id = _payload(settings, faults)
     start, start_ms = read_start(settings, faults)
     tables = read_tables(settings, any(f.key_position for f in columns.fields), faults)
+    state = read_state(settings, tables, columns, faults)
     contract = Contract(
         stream=table["name"],
         version=str(value["version"]),
@@ -102,7 +104,8 @@ def _contract(document: Document, environment: Mapping[str, str], faults: Faults
         full_identity=read_identity(settings, faults),
         event_time=read_event_time(settings, columns, faults),
         tables=tables,
-        state=read_state(settings, tables, columns, faults),
+        state=state,
+        aggregates=read_aggregates(settings, tables, state.lanes, columns, faults),
         rules=tuple(rules.rules),
         unknown_fields=UnknownFields(_plain(settings, "unknownFields", "ignore")),
         unrepresentable=Unrepresentable(_plain(settings, "unrepresentable", "null") or "null"),

@@ -92,6 +92,22 @@ class Vanished(StrEnum):
     DELETE = "delete"
 
 
+class WindowType(StrEnum):
+    """How an aggregate cuts time into windows, aligned to the epoch in UTC."""
+
+    TUMBLE = "tumble"  # one after the other
+    HOP = "hop"  # of one size, beginning every slide
+    CUMULATE = "cumulate"  # from one beginning, longer by a step up to the size
+    SESSION = "session"  # of a group's rows, until none came for a gap
+
+
+class Over(StrEnum):
+    """What an aggregate counts."""
+
+    CHANGES = "changes"  # change events
+    CURRENT = "current"  # the rows that current holds
+
+
 @dataclass(frozen=True)
 class StateTables:
     """How a stream's current and history tables are kept."""
@@ -166,6 +182,38 @@ class EventTime:
     out_of_orderness_ms: int = 10_000
     idle_timeout_ms: int = 60_000
     max_future_skew_ms: int = 300_000
+    allowed_lateness_ms: int = 0  # how far the watermark may have passed a window's end for a row still to count
+
+
+@dataclass(frozen=True)
+class Window:
+    """How an aggregate cuts time (milliseconds)."""
+
+    type: WindowType
+    size_ms: int  # of sessions: the gap without rows that ends one
+    step_ms: int  # between beginnings (tumble, hop), or ends (cumulate); of sessions: the gap
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of an aggregate: a function's name (in contracts.measures.FUNCTIONS) and what it is of."""
+
+    name: str
+    function: str
+    column: str | None = None  # None: whole rows
+    argument: float | None = None
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """A table of measures by window and group: <stream>_<name>."""
+
+    name: str
+    window: Window
+    measures: tuple[Measure, ...]
+    group_by: tuple[str, ...] = ()
+    where: str | None = None  # SQL over the stored row
+    over: Over = Over.CHANGES
 
 
 @dataclass(frozen=True)
@@ -185,6 +233,7 @@ class Contract:
     event_time: EventTime = EventTime()
     tables: tuple[str, ...] = ("quarantine", "changes")
     state: StateTables = StateTables()
+    aggregates: tuple[Aggregate, ...] = ()
     rules: tuple[Rule, ...] = ()
     unknown_fields: UnknownFields = UnknownFields.IGNORE
     unrepresentable: Unrepresentable = Unrepresentable.NULL

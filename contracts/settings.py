@@ -113,6 +113,7 @@ def read_event_time(settings: Settings, columns: Columns, faults: Faults) -> Eve
         "outOfOrderness": "out_of_orderness_ms",
         "idleTimeout": "idle_timeout_ms",
         "maxFutureSkew": "max_future_skew_ms",
+        "allowedLateness": "allowed_lateness_ms",
     }
     durations = {}
     for name, target in names.items():

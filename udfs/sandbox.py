@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from contracts.expressions import ROW, bind
+from contracts.expressions import ROW, bind, sandbox
 from udfs.arrays import flat, repeat, spread
 
 MOST_PREPARED = 256  # statements a thread keeps; more cost time, never an answer
@@ -97,11 +97,7 @@ class _Connections(threading.local):
     def open(self) -> None:
         """Begin anew on the calling thread."""
         self.prepared: dict[tuple[Any, ...], tuple[_Rows, str]] = {}
-        self.connection = duckdb.connect(config={"threads": 1})
-        self.connection.execute(
-            "SET TimeZone = 'UTC'; SET autoinstall_known_extensions = false; SET autoload_known_extensions = false;"
-            "SET python_enable_replacements = false; SET enable_external_access = false; SET lock_configuration = true"
-        )
+        self.connection = sandbox()
 
 
 _connections = _Connections()

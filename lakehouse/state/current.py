@@ -16,12 +16,12 @@ from contracts.model import Contract
 from lakehouse.anchor import Floor, Floors
 from lakehouse.groups import NONE, Flags, Ints
 from lakehouse.lanes import WHOLE, Lane
+from lakehouse.merge.indexed import FLAGS, REMEMBERS, Change, IndexedTable
 from lakehouse.merge.keys import Keys
 from lakehouse.state.candidates import NEW, NOWHERE, Candidates, Rows, assembled
 from lakehouse.state.columns import CURRENT_META, REST, current_schema, memory_schema, toastable
 from lakehouse.state.events import ALIVE, DEAD, NOTE, Events, lists_of, nothing_said
 from lakehouse.state.floors import above_floors, locations_below
-from lakehouse.state.indexed import FLAGS, REMEMBERS, Change, IndexedTable
 from lakehouse.state.known import Known, gather_known
 from lakehouse.state.memo import write_memo
 from lakehouse.state.settling import Sources, memo_of, shaped, taken, unchanged

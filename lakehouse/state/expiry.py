@@ -9,9 +9,9 @@ import numpy as np
 import orjson
 
 from lakehouse.groups import Ints
+from lakehouse.merge.indexed import Change, IndexedTable
 from lakehouse.merge.locations import POSITION_BITS
 from lakehouse.merge.log import DataFile
-from lakehouse.state.indexed import Change, IndexedTable
 
 COLUMN = "_recorded_at"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -17,8 +17,8 @@ from lakehouse.anchor import Floor, Floors
 from lakehouse.errors import TruncateRefused
 from lakehouse.groups import Flags, Ints
 from lakehouse.kind import Batch
+from lakehouse.merge.indexed import IndexedTable
 from lakehouse.order import rank
-from lakehouse.state.indexed import IndexedTable
 
 
 def raised(contract: Contract, batch: Batch, epochs: Mapping[str, int]) -> dict[str, list[Floor]]:

@@ -18,12 +18,12 @@ from contracts.columns import own_schema
 from contracts.model import Contract
 from contracts.types import MICROS_UTC
 from lakehouse.groups import NONE, Flags, Ints, int64s
+from lakehouse.merge.indexed import IndexedTable
 from lakehouse.merge.keys import Keys, concat_keys, keys_of
 from lakehouse.order import HALVES, KEY_CHANGE
 from lakehouse.state.candidates import NEW, Candidates, Rows
 from lakehouse.state.columns import CURRENT_META, REST
 from lakehouse.state.events import ALIVE, CELL, DEAD, NOTE, Events, held, parsed_keys, unset_of
-from lakehouse.state.indexed import IndexedTable
 from lakehouse.state.memo import Memo, read_memo
 
 

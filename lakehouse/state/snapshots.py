@@ -18,12 +18,12 @@ from contracts.model import Contract, Vanished
 from lakehouse.anchor import Floor
 from lakehouse.groups import Ints, Partition
 from lakehouse.kind import Batch
+from lakehouse.merge.indexed import FLAGS, REMEMBERS, IndexedTable
 from lakehouse.merge.keys import concat_keys, keys_of
 from lakehouse.order import rank
 from lakehouse.state.columns import key_names
 from lakehouse.state.events import DEAD, Events
 from lakehouse.state.floors import locations_below
-from lakehouse.state.indexed import FLAGS, REMEMBERS, IndexedTable
 from lakehouse.state.memo import read_memo
 
 

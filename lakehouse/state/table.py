@@ -15,15 +15,16 @@ from lakehouse.kind import Batch, TableKind
 from lakehouse.lake import Lake
 from lakehouse.lanes import WHOLE
 from lakehouse.merge.index_snapshot import IndexSnapshots
+from lakehouse.merge.indexed import Change, IndexedTable
 from lakehouse.merge.keys import Keys, keys_of
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.progress import Partition, Writer
 from lakehouse.shape import TableShape
 from lakehouse.state.columns import key_names, toastable
 from lakehouse.state.current import Current
+from lakehouse.state.entries import StateEntries
 from lakehouse.state.events import events_of, parsed_keys
 from lakehouse.state.history import History
-from lakehouse.state.indexed import Change, IndexedTable
 from lakehouse.state.snapshots import ending, vanished
 
 ANCHOR, MEMORY = "current", "memory"
@@ -130,7 +131,7 @@ class StateTable(MergeTable):
         snapshots = None if shared else IndexSnapshots(lake, shape.name, keys, stream.lane)
         self._indexed = IndexedTable(
             self,
-            keys,
+            StateEntries(keys, versions="_is_current" in shape.columns.names),
             versions=kind.name != ANCHOR,
             snapshots=snapshots,
             lane=WHOLE if shared else stream.lane,  # all lanes ask the memory of all keys: a key change joins two lanes

@@ -18,11 +18,12 @@ from deltalake import DeltaTable, write_deltalake
 from contracts.model import Storage
 from lakehouse.kind import TableKind
 from lakehouse.lake import Lake
+from lakehouse.merge.indexed import Change, IndexedTable
 from lakehouse.merge.keys import keys_of
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.progress import Writer
 from lakehouse.shape import TableShape
-from lakehouse.state.indexed import Change, IndexedTable
+from lakehouse.state.entries import StateEntries
 
 BUCKETS = 16
 FILLED_BY = 500_000  # rows of one commit
@@ -112,7 +113,7 @@ class _Ours:
             Lake.open(folder), KIND, TableShape("t", COLUMNS, (), ("id",), {}, storage), Writer("bench")
         )
         self._table.create()
-        self._indexed = IndexedTable(self._table, ["id"], versions=False)
+        self._indexed = IndexedTable(self._table, StateEntries(["id"]), versions=False)
 
     def fill(self, rows: pa.Table) -> None:
         self._indexed.follow()

@@ -184,7 +184,7 @@ WRAPPED: dict[str, Callable[[ModuleType], None]] = {
     "lakehouse.merge.marking": _marking,
     "lakehouse.merge.merge_table": _merge_table,
     "lakehouse.commit": _commit,
-    "lakehouse.state.kept_index": _kept_index,
+    "lakehouse.merge.kept_index": _kept_index,
 }
 
 

@@ -15,10 +15,9 @@ from contracts.model import Storage
 from lakehouse import upkeep
 from lakehouse.commit import StreamTables
 from lakehouse.lake import Lake
-from lakehouse.merge import compaction
+from lakehouse.merge import compaction, kept_index
 from lakehouse.merge.index_snapshot import FOLDER, IndexSnapshots, remove_leftovers
 from lakehouse.merge.merge_table import MergeTable
-from lakehouse.state import kept_index
 from lakehouse.state.table import StateTable
 from tests.lakehouse.rows import NOW, no_gaps, row, section, tables, write
 from tests.lakehouse.state.source import TOPIC, Source, contract

@@ -196,7 +196,7 @@ def test_rows_that_vanished_are_removed_by_their_lanes(lake: Lake) -> None:
 def test_a_lane_restores_its_own_index_and_a_new_number_of_lanes_builds_new_ones(
     local: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lakehouse.state.kept_index.ENTRIES", 1)
+    monkeypatch.setattr("lakehouse.merge.kept_index.ENTRIES", 1)
     source = Source(3, contract(), keys=60)
     source.run(80)
     fleet = deliver(source, local, commits=3, count=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -14,14 +15,13 @@ from lakehouse.lanes import WHOLE, Lane
 from lakehouse.merge.compaction import Compacted, compact
 from lakehouse.merge.index import Entries, Hits, KeyIndex, concat_hits
 from lakehouse.merge.index_snapshot import IndexSnapshots
-from lakehouse.merge.keys import Keys, keys_of
+from lakehouse.merge.kept_index import KeptIndex
+from lakehouse.merge.keys import Keys
 from lakehouse.merge.locations import POSITION, POSITION_BITS, by_file
 from lakehouse.merge.merge_table import MergeTable
-from lakehouse.state.kept_index import KeptIndex
-from lakehouse.state.memo import remembers
 
 REMEMBERS = 1 << 62  # in an entry's location: the row has a memo, and must be read before its key is judged
-CLOSED = 1 << 61  # the row is a version that another has followed
+CLOSED = 1 << 61  # the row is a version that another has followed, or a window that the watermark has passed
 FLAGS = REMEMBERS | CLOSED
 _HIGHEST = np.iinfo(np.int64).max
 
@@ -39,6 +39,20 @@ class Change:
         return not len(self.append) and not len(self.remove)
 
 
+class EntriesOf(Protocol):
+    """Tells what an index says of stored rows."""
+
+    @property
+    def columns(self) -> Sequence[str]:
+        """The columns that are read for it."""
+
+    def keys(self, rows: pa.Table) -> Keys:
+        """Give the rows' keys."""
+
+    def entries(self, rows: pa.Table, locations: Ints) -> Entries:
+        """Give the rows' entries; flags of REMEMBERS and CLOSED are set in their locations."""
+
+
 class IndexedTable:
     """Gives the rows of keys, and commits changes; the index is a hint that follows the table.
 
@@ -48,7 +62,7 @@ class IndexedTable:
     def __init__(
         self,
         table: MergeTable,
-        keys: Sequence[str],
+        told: EntriesOf,
         *,
         versions: bool,
         snapshots: IndexSnapshots | None = None,
@@ -61,10 +75,8 @@ class IndexedTable:
         self._listens = listens
         self.index = KeyIndex(versions=versions)
         self._versions = versions
-        self._keys = list(keys)
-        closed = ["_is_current"] if "_is_current" in table.shape.columns.names else []
-        self._indexed = [*self._keys, "_order_major", "_order_minor", "_pending", "_memo", *closed]
-        self._indexed += [listens] if listens else []
+        self._told = told
+        self._indexed = [*told.columns, *([listens] if listens else [])]
         self._numbers: set[int] = set()
         self._dead_rows: dict[int, Flags] = {}  # file number -> which of its rows are deleted
         self.kept = KeptIndex(table, self.index, snapshots) if snapshots else None
@@ -104,7 +116,7 @@ class IndexedTable:
             said = rows[self._listens] if wanted is None else rows[self._listens].filter(pa.array(wanted))
             self.heard += said.drop_null().to_pylist()
         if not self._lane.alone:
-            own = self._lane.owns(keys_of([rows[name] for name in self._keys]))
+            own = self._lane.owns(self._told.keys(rows))
             wanted = own if wanted is None else wanted & own
         self._enter(rows, np.arange(len(rows)) | (number << POSITION_BITS), wanted)
 
@@ -197,15 +209,7 @@ class IndexedTable:
     def _enter(self, rows: pa.Table, locations: Ints, alive: Flags | None) -> None:
         if not len(rows):
             return
-        marked = np.where(remembers(rows["_memo"], rows["_pending"]), locations | REMEMBERS, locations)
-        if "_is_current" in self._indexed:
-            marked = np.where(rows["_is_current"].to_numpy(), marked, marked | CLOSED)
-        entries = Entries(
-            keys_of([rows[name] for name in self._keys]),
-            rows["_order_major"].to_numpy(),
-            rows["_order_minor"].to_numpy(),
-            marked.astype(np.int64),
-        )
+        entries = self._told.entries(rows, locations)
         self.index.put(entries if alive is None else entries.take(alive))
         if self.kept:
             self.kept.unwritten += len(entries)
