@@ -20,7 +20,7 @@ from contracts.sql import META
 from contracts.tables import RESERVED_SUFFIXES
 
 MOST_WINDOWS = 1_440  # that one row may be in
-OWN_NAMES = ("window_start", "window_end", "op")
+OWN_NAMES = ("window_start", "window_end")
 CURRENT_META = ("_op", "_event_time", "_source_time", "_topic", "_partition", "_offset")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
@@ -58,6 +58,11 @@ def read_aggregates(
     return tuple(read.values())
 
 
+def late_kept(contract: Contract) -> bool:
+    """Say whether a stream keeps a table of what its aggregates do not count."""
+    return any(aggregate.over is Over.CHANGES for aggregate in contract.aggregates)
+
+
 def row_types(contract: Contract, over: Over) -> dict[str, pa.DataType]:
     """Give the columns of a stored row that an aggregate may read, with `op`."""
     own = own_schema(contract)
@@ -66,7 +71,8 @@ def row_types(contract: Contract, over: Over) -> dict[str, pa.DataType]:
 
 def _with_meta(own: Mapping[str, pa.DataType], over: Over) -> dict[str, pa.DataType]:
     meta = {name: kind for name, kind in META.items() if over is Over.CHANGES or name in CURRENT_META}
-    return {"op": pa.string(), **meta, **own}
+    short = {} if any(name.lower() == "op" for name in own) else {"op": pa.string()}
+    return {**short, **meta, **own}
 
 
 class _Reading:
@@ -93,6 +99,8 @@ class _Reading:
         kind = self._column(name, place)
         if kind is None:
             return False
+        if name in OWN_NAMES:
+            self.faults.add(place, f"a column {name!r} stands in the table already", "Group by a derived column")
         if pa.types.is_nested(kind) or pa.types.is_binary(kind):
             remedy = "Group by another column, or by a derived one"
             self.faults.add(place, f"{name!r} holds {kind}: such values make no groups", remedy)

@@ -59,6 +59,7 @@ class AnchorState:
     last_counts: Mapping[str, int] = field(default_factory=dict)  # of this commit
     ranges: tuple[tuple[str, int, int, int, int], ...] = ()  # of this commit: topic, partition, first, last, records
     partitions: Mapping[Partition, PartitionState] = field(default_factory=dict)
+    awaited: Mapping[Partition, int] = field(default_factory=dict)  # that brought nothing yet -> since when (ms)
     floors: Floors = field(default_factory=dict)
     snapshots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # topic -> its newest snapshot
     lanes: int = 1  # of the stream
@@ -94,6 +95,7 @@ class AnchorState:
             "last_counts": self.last_counts,
             "ranges": self.ranges,
             "partitions": partitions,
+            "awaited": [[*partition, since] for partition, since in self.awaited.items()],
             "floors": self.floors,
             "snapshots": self.snapshots,
             **(several if self.lanes > 1 else {}),
@@ -123,6 +125,7 @@ class AnchorState:
             last_counts=read["last_counts"],
             ranges=tuple(tuple(r) for r in read["ranges"]),
             partitions=partitions,
+            awaited={(topic, number): since for topic, number, since in read.get("awaited", ())},
             floors={topic: tuple((f[0], f[1], f[2]) for f in own) for topic, own in read.get("floors", {}).items()},
             snapshots=read.get("snapshots", {}),
             lanes=read.get("lanes", 1),

@@ -6,13 +6,14 @@ import random
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from contracts.columns import refined_schema
 from contracts.model import Contract
 from lakehouse.added import effective
+from lakehouse.aggregates.table import LateTable
 from lakehouse.anchor import AnchorState, merged_floors
 from lakehouse.batches import Loaded, SectionCache, load
 from lakehouse.errors import CommitContested, EpochOver
@@ -85,8 +86,7 @@ class StreamTables:
         self.contract = contract
         writer = Writer(self._pipeline, self._epochs, self.lane)
         self.tables, self._former = (
-            tables_of(self._lake, contract, kinds(contract.tables), writer, self._pins)
-            for kinds in (kinds_of, other_kinds)
+            tables_of(self._lake, contract, kinds(contract), writer, self._pins) for kinds in (kinds_of, other_kinds)
         )
         self._prepared = False
         self._upkeep: Upkeep | None = None
@@ -221,16 +221,36 @@ class StreamTables:
         partitions = {(r.topic, r.partition) for ref in refs for r in ref.ranges}
         progress = self._progress(partitions, whole)
         self._verify(whole or state, identity)
+        waiting = self._waiting(state, identity, partitions, oracles[0], now_ms)
         for steps in chunks_of(plan(refs, progress, *oracles), self._max_rows):
             loaded = load(sections, steps)
             self._verify_columns(loaded)
-            judged = self._floored(judge(self.contract, loaded, state, self._epochs, now_ms), state)
+            judged = self._floored(judge(self.contract, loaded, state, self._epochs, now_ms, waiting), state)
+            waiting = ()
+            judged = self._sorted(judged, loaded)
             snapshots, judged = self._compared(judged, state, identity, {**progress, **loaded.lasts}, now_ms)
             state = replace(self._stamped(state, steps, loaded, judged, identity), snapshots=snapshots)
             self._commit_tables(loaded, judged, state)
             progress |= loaded.lasts
             self._known = (time.monotonic(), dict(progress))
             yield judged
+
+    def _waiting(
+        self,
+        state: AnchorState,
+        identity: TopicIdentity | None,
+        read: Collection[Partition],
+        gaps: GapOracle,
+        now_ms: int,
+    ) -> Collection[Partition]:
+        """Give the partitions that are not read in this call and have records, when a stream begins or has paused."""
+        last = max((known.active for known in state.partitions.values() if known.active is not None), default=None)
+        paused = last is None or now_ms - last > self.contract.event_time.idle_timeout_ms
+        if identity is None or not paused:
+            return ()
+        others = {p: end for p, end in identity.ends.items() if p not in read and end > 0}
+        reached = self._progress(others, self.anchor.state())
+        return [p for p, end in others.items() if end > reached.get(p, -1) + 1 and gaps(*p, reached.get(p, -1), end)]
 
     def _verify_columns(self, loaded: Loaded) -> None:
         """Raise Contested when the stream has gained a column since the tables were prepared."""
@@ -246,6 +266,14 @@ class StreamTables:
         floors = merged_floors(state.floors, new)
         batch = replace(judged.batch, floors=floors, raised=merged_floors({}, new))
         return replace(judged, batch=batch)
+
+    def _sorted(self, judged: Judged, loaded: Loaded) -> Judged:
+        """Give the batch with its rows sorted for the stream's aggregates, and count those they do not."""
+        late = next((table for table in self.tables if isinstance(table, LateTable)), None)
+        if late is None:
+            return judged
+        batch, missed = late.stream.sort(judged.batch, loaded.cuts, loaded.lasts)
+        return replace(judged, batch=batch, counts=judged.counts + Counter(missed=missed))
 
     def _compared(  # noqa: PLR0917 (what a commit knows)
         self,
@@ -321,13 +349,14 @@ class StreamTables:
                 for r in step.ranges
             ),
             partitions=partitions,
+            awaited=judged.awaited,
             floors=judged.batch.floors,
         )
 
 
 def _without_state(state: AnchorState) -> AnchorState:
     """Give what a table that is not the anchor carries: who, what and how much, not the partitions' states."""
-    return replace(state, partitions={}, watermark_ms=None, tables={}, lane=None)
+    return replace(state, partitions={}, awaited={}, watermark_ms=None, tables={}, lane=None)
 
 
 def chunks_of(steps: Sequence[Step], max_rows: int) -> Iterator[list[Step]]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable
 
 from contracts.columns import WITHHELD_META
 from contracts.model import Contract
+from lakehouse.aggregates.lateness import Sorted
 from lakehouse.anchor import Floor, Floors
 from lakehouse.groups import Partition
 from lakehouse.order import Begun
@@ -28,6 +30,13 @@ class Batch:
     floors: Floors = field(default_factory=dict)  # by topic, with those of this batch
     raised: Floors = field(default_factory=dict)  # by this batch
     swept: Mapping[str, Floor] = field(default_factory=dict)  # topic -> snapshot below which rows of current vanished
+    watermark_ms: int | None = None  # of the stream, after it
+    missed: pa.Table = field(default_factory=lambda: pa.table({}))  # rows of <stream>_late
+    sorted: Mapping[str, Sequence[Sorted]] = field(default_factory=dict)  # table of an aggregate -> what it lacks
+
+    def within(self, progress: Mapping[Partition, int]) -> Batch:
+        """Give what lies at or below a progress."""
+        return replace(self, rows=_within(self.rows, progress), rejects=_within(self.rejects, progress))
 
     def beyond(self, progress: Mapping[Partition, int], cuts: Mapping[Partition, int]) -> Batch:
         """Give what a table with its own progress still lacks; cuts say where the batch begins."""
@@ -50,6 +59,7 @@ class TableKind:
     suffix: str
     columns: Callable[[Contract], pa.Schema]
     folder: str = ""  # of tables that are not for readers
+    partitioned: bool = True  # as the contract says, where it has the columns
 
     def table_name(self, stream: str) -> str:
         """Give the name of a stream's table of this kind."""
@@ -62,6 +72,15 @@ class AppendKind(TableKind):
 
     concerns: Callable[[Batch], bool] = field(kw_only=True)  # whether the batch holds anything for the table
     apply: Apply = field(kw_only=True)
+
+
+def _within(rows: pa.Table, progress: Mapping[Partition, int]) -> pa.Table:
+    """Keep the rows at or below a partition's progress. Used as _beyond is."""
+    keep = pa.array(np.zeros(len(rows), np.bool_))
+    for (topic, number), offset in progress.items():
+        own = pc.and_(pc.equal(rows["_topic"], topic), pc.equal(rows["_partition"], number))
+        keep = pc.or_(keep, pc.and_(own, pc.less_equal(rows["_offset"], offset)))
+    return rows.filter(keep)
 
 
 def _beyond(rows: pa.Table, ahead: Mapping[Partition, int]) -> pa.Table:

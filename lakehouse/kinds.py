@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+from contracts.aggregates import late_kept
+from contracts.model import Aggregate, Contract, Over
 from lakehouse import changes, quarantine
+from lakehouse.aggregates.columns import aggregate_schema
+from lakehouse.aggregates.table import LATE
 from lakehouse.kind import TableKind
 from lakehouse.state.columns import current_schema, history_schema, memory_schema
 
@@ -11,20 +17,44 @@ MEMORY = TableKind("memory", "", memory_schema, folder="_tidegate/memory/")
 HISTORY = TableKind("history", "_history", history_schema)
 CURRENT = TableKind("current", "", current_schema)
 STATE = (MEMORY, HISTORY, CURRENT)
-KINDS: tuple[TableKind, ...] = (quarantine.KIND, changes.KIND, *STATE)
+KINDS: tuple[TableKind, ...] = (quarantine.KIND, changes.KIND, *STATE)  # whatever aggregates there are
 
 
-def other_kinds(tables: tuple[str, ...]) -> tuple[TableKind, ...]:
-    """Give the kinds that a contract does not keep (it may have kept them before)."""
-    kept = {kind.name for kind in kinds_of(tables)}
-    return tuple(kind for kind in KINDS if kind.name not in kept)
+def aggregate_kind(aggregate: Aggregate) -> TableKind:
+    """Give the kind of the table of one aggregate."""
+    columns = partial(aggregate_schema, aggregate=aggregate)
+    return TableKind(f"aggregate:{aggregate.name}", f"_{aggregate.name}", columns, partitioned=False)
 
 
-def kinds_of(tables: tuple[str, ...]) -> tuple[TableKind, ...]:
-    """Give the kinds that a contract keeps, in the order they are committed; raises ValueError for an unknown one."""
-    unknown = set(tables) - {kind.name for kind in KINDS}
+def other_kinds(contract: Contract) -> tuple[TableKind, ...]:
+    """Give the kinds that a contract does not keep (it may have kept them before), but for other aggregates."""
+    kept = {kind.name for kind in kinds_of(contract)}
+    return tuple(kind for kind in (*KINDS, LATE) if kind.name not in kept)
+
+
+def kinds_of(contract: Contract) -> tuple[TableKind, ...]:
+    """Give the kinds that a contract keeps, in the order they are committed; raises ValueError for an unknown one.
+
+    What is aggregated over current follows it, and is none of them (lakehouse.aggregates.following).
+    """
+    tables = set(contract.tables)
+    unknown = tables - {kind.name for kind in KINDS}
     if unknown or not tables:
         known = ", ".join(kind.name for kind in KINDS)
         raise ValueError(f"unknown table kinds {sorted(unknown)}; known are {known}, and a stream keeps at least one")
-    kept = {*tables, MEMORY.name} if CURRENT.name in tables else set(tables)
-    return tuple(kind for kind in KINDS if kind.name in kept)
+    kept = {*tables, MEMORY.name} if CURRENT.name in tables else tables
+    late = [LATE] if late_kept(contract) else []
+    counted = [aggregate_kind(one) for one in contract.aggregates if one.over is Over.CHANGES]
+    before, after = KINDS[: -len(STATE)], STATE
+    fixed = [[kind for kind in part if kind.name in kept] for part in (before, after)]
+    return (*fixed[0], *late, *counted, *fixed[1])
+
+
+def following_kinds(contract: Contract) -> tuple[TableKind, ...]:
+    """Give the kinds of the tables that follow current."""
+    return tuple(aggregate_kind(one) for one in contract.aggregates if one.over is Over.CURRENT)
+
+
+def tables_kept(contract: Contract) -> tuple[TableKind, ...]:
+    """Give the kinds of all tables that a contract's stream has or may have had, but for other aggregates."""
+    return (*kinds_of(contract), *following_kinds(contract), *other_kinds(contract))

@@ -20,7 +20,7 @@ from contracts.model import Contract, Storage
 from lakehouse.added import effective
 from lakehouse.casts import Loss, Text, cast_between, converted, verify_partition
 from lakehouse.errors import CommitContested, MigrationRefused
-from lakehouse.kinds import STATE, kinds_of
+from lakehouse.kinds import STATE, following_kinds, kinds_of
 from lakehouse.lake import Lake
 from lakehouse.lease import leased
 from lakehouse.merge.copying import slices
@@ -100,7 +100,7 @@ def _tables(
     lake: Lake, contract: Contract, pipeline: str, pins: Mapping[str, str], text: Text
 ) -> Iterator[TableMigration]:
     contract = effective(lake, contract)
-    for kind in kinds_of(contract.tables):
+    for kind in (*kinds_of(contract), *following_kinds(contract)):
         table = MergeTable(lake, kind, shape_of(kind, contract, pins), Writer(pipeline), guard=verify_rewritable)
         if table.open():
             table.state()  # raises for a table that is not this pipeline's

@@ -126,7 +126,7 @@ class _Opened:
 def _opened(lake: Lake, contract: Contract, pipeline: str) -> _Opened | None:
     """Give the stream's tables when one of them has not as many lanes as the contract wants."""
     epochs: dict[str, int] = {}
-    made = tables_of(lake, contract, kinds_of(contract.tables), Writer(pipeline, epochs), {})
+    made = tables_of(lake, contract, kinds_of(contract), Writer(pipeline, epochs), {})
     tables = [table for table in made if table.open()]
     states = {table.name: state for table in tables if (state := table.state()) is not None}
     if all(state.lanes == contract.state.lanes for state in states.values()):

@@ -67,10 +67,11 @@ def types_of(schema: pa.Schema) -> dict[str, str]:
 def shape_of(kind: TableKind, contract: Contract, pins: Mapping[str, str]) -> TableShape:
     """Give the shape that a contract wants of one of its tables."""
     columns = kind.columns(contract)
-    partition_by = tuple(name for name in contract.partition_by if name in columns.names)
+    partition_by = tuple(name for name in contract.partition_by if kind.partitioned and name in columns.names)
     private = {f.name for f in contract.fields if f.private or f.mask} | {
         d.name for d in contract.derived if d.private or d.mask
     }
+    private |= {m.name for one in contract.aggregates for m in one.measures if m.column in private}
     statistics = tuple(
         field.name
         for field in columns

@@ -45,7 +45,7 @@ def standing_of(lake: Lake, contract: Contract, pipeline: str) -> Standing:
     Raises what lakehouse.errors says about tables that cannot be continued.
     """
     epochs: dict[str, int] = {}
-    kinds = kinds_of(contract.tables)
+    kinds = kinds_of(contract)
     tables = tables_of(lake, contract, kinds, Writer(pipeline, epochs), {})
     versions = {table.name: table.version for table in tables if table.open()}
     notes = tuple(_notes(contract, [table for table in tables if table.name in versions]))
@@ -83,7 +83,7 @@ def unfit_tables(lake: Lake, pipeline: str, wanted: Sequence[tuple[Contract, Map
     """Say what keeps tables that exist from becoming what contracts want, with the keys their masks are pinned to."""
 
     def problem(contract: Contract, pins: Mapping[str, str]) -> str | None:
-        for table in tables_of(lake, effective(lake, contract), kinds_of(contract.tables), Writer(pipeline), pins):
+        for table in tables_of(lake, effective(lake, contract), kinds_of(contract), Writer(pipeline), pins):
             try:
                 if table.open():
                     table.verify()

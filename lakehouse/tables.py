@@ -8,9 +8,10 @@ from typing import Protocol
 import pyarrow as pa
 
 from contracts.model import Contract
+from lakehouse.aggregates.table import LATE, AggregateTable, LateTable, StreamAggregates
 from lakehouse.anchor import AnchorState
 from lakehouse.kind import AppendKind, Batch, TableKind
-from lakehouse.kinds import STATE
+from lakehouse.kinds import STATE, aggregate_kind
 from lakehouse.lake import Lake
 from lakehouse.lanes import Lane
 from lakehouse.progress import Partition, Writer
@@ -51,13 +52,18 @@ class KeptTable(Protocol):
 def tables_of(
     lake: Lake, contract: Contract, kinds: Iterable[TableKind], writer: Writer, pins: Mapping[str, str]
 ) -> tuple[KeptTable, ...]:
-    """Give tables of a stream by kind, for one writer; those of current, history and memory know of each other."""
-    state = StreamState(contract, writer)
+    """Give tables of a stream by kind, for one writer; those of the state, and of aggregates, know of each other."""
+    state, aggregates = StreamState(contract, writer), StreamAggregates(contract)
+    by_kind = {aggregate_kind(one).name: one for one in contract.aggregates}
 
     def table(kind: TableKind) -> KeptTable:
         shape = shape_of(kind, contract, pins)
         if kind in STATE:
             return StateTable(lake, kind, shape, state)
+        if kind is LATE:
+            return LateTable(lake, shape, writer, aggregates)
+        if kind.name in by_kind:
+            return AggregateTable(lake, kind, shape, writer, by_kind[kind.name], aggregates)
         assert isinstance(kind, AppendKind)
         return StreamTable(lake, kind, shape, writer)
 

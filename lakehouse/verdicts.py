@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,13 +30,23 @@ class Judged:
     counts: Counter[str]
     watermark_ms: int | None
     partitions: Mapping[Partition, PartitionState]
+    awaited: Mapping[Partition, int]
 
 
-def judge(contract: Contract, loaded: Loaded, state: AnchorState, epochs: Mapping[str, int], now_ms: int) -> Judged:
-    """Judge the rows of a chunk in offset order against the state before it."""
+def judge(  # noqa: PLR0917 (what a verdict depends on)
+    contract: Contract,
+    loaded: Loaded,
+    state: AnchorState,
+    epochs: Mapping[str, int],
+    now_ms: int,
+    waiting: Iterable[Partition] = (),
+) -> Judged:
+    """Judge a chunk's rows in offset order against the state before it. waiting: partitions with unread records."""
     before = _begun(loaded, state, epochs)
     groups = group_rows(loaded.rows, loaded.topics)
-    lateness = _lateness(contract, loaded.rows, groups, _seen(before, state.watermark_ms), now_ms)
+    awaited = {**state.awaited, **dict.fromkeys(waiting, now_ms)}
+    seen = _seen(before, state.watermark_ms, awaited)
+    lateness = _lateness(contract, loaded.rows, groups, seen, now_ms)
     resent, positions = _resent(loaded.rows, groups, before)
     counts = counts_of(loaded)
     counts["late"], counts["resent"] = int(lateness.late.sum()), int(resent.sum())
@@ -52,8 +62,10 @@ def judge(contract: Contract, loaded: Loaded, state: AnchorState, epochs: Mappin
     begun = _snapshots(before, _begun_in(loaded))
     after = _after(before, lateness.seen, positions, begun)
     highest = {p: (s.major, s.minor // 2) for p, s in before.items() if s.major is not None and s.minor is not None}
-    batch = Batch(rows, loaded.rejects, loaded.withheld, highest, begun)
-    return Judged(batch, counts, lateness.seen.watermark, after)
+    watermark = lateness.seen.watermark
+    batch = Batch(rows, loaded.rejects, loaded.withheld, highest, begun, watermark_ms=watermark)
+    left = {p: since for p, since in awaited.items() if lateness.seen.highest.get(p, NONE) == NONE}
+    return Judged(batch, counts, watermark, after, left)
 
 
 def _begun(loaded: Loaded, state: AnchorState, epochs: Mapping[str, int]) -> dict[Partition, PartitionState]:
@@ -82,11 +94,15 @@ def _snapshots(partitions: Mapping[Partition, PartitionState], new: Begun) -> Be
     return {p: [*before.get(p, ()), *new.get(p, ())] for p in before.keys() | new.keys()}
 
 
-def _seen(partitions: Mapping[Partition, PartitionState], watermark_ms: int | None) -> Seen:
+def _seen(
+    partitions: Mapping[Partition, PartitionState], watermark_ms: int | None, awaited: Mapping[Partition, int]
+) -> Seen:
+    highest = {p: s.event_time for p, s in partitions.items() if s.event_time is not None}
+    active = {p: s.active for p, s in partitions.items() if s.active is not None}
     return Seen(
         watermark_ms,
-        {p: s.event_time for p, s in partitions.items() if s.event_time is not None},
-        {p: s.active for p, s in partitions.items() if s.active is not None},
+        {**dict.fromkeys(awaited, NONE), **highest},
+        {**active, **{p: max(since, active.get(p, since)) for p, since in awaited.items()}},
     )
 
 
@@ -150,7 +166,7 @@ def _after(
         after[partition] = PartitionState(
             state.epoch,
             state.begins,
-            seen.highest.get(partition),
+            known(seen.highest.get(partition, NONE)),
             known(major),
             known(minor),
             seen.active.get(partition),

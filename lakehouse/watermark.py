@@ -2,6 +2,9 @@
 
 The stream watermark is the minimum, over the partitions that are not idle, of the highest event time seen in offset
 order, minus the allowed disorder; it never goes back. All times are ms since the epoch.
+
+A partition that is known to have records waiting in Kafka, when a stream begins or goes on after a pause, holds the
+watermark back as one that has just been active: rows must not become late because another partition was read first.
 """
 
 from __future__ import annotations
@@ -20,8 +23,8 @@ class Seen:
     """What is known of the stream's time before a commit."""
 
     watermark: int | None
-    highest: Mapping[Partition, int]  # partition -> highest event time
-    active: Mapping[Partition, int]  # partition -> when it last brought an event time
+    highest: Mapping[Partition, int]  # partition -> highest event time, NONE of one that is awaited
+    active: Mapping[Partition, int]  # partition -> when it last brought an event time, or was found to have records
 
 
 @dataclass(frozen=True)

@@ -199,6 +199,12 @@ class KeyIndex:
         lower = (merged.major < major) | ((merged.major == major) & (merged.minor < minor))
         return merged.take(lower)
 
+    def unflagged(self, flag: int, major: int) -> Entries:
+        """Give the entries, also those whose place others took, at or below a position whose location lacks a flag."""
+        wanted = [(run.major <= major) & ((run.location & flag) == 0) for run in self._runs]
+        parts = [run.take(np.flatnonzero(marks)) for run, marks in zip(self._runs, wanted, strict=True)]
+        return _concat(parts) if parts else _none(Keys(np.zeros(0, np.int64), None))
+
     def _merged(self, older: Entries, newer: Entries) -> Entries:
         """Give two runs as one, without the entries whose place others took."""
         place = np.searchsorted(older.keys.low, newer.keys.low, side="right")

@@ -206,6 +206,11 @@ class IndexedTable:
         entries = self.index.below(major, minor)
         return entries.take(self._alive(entries.location))
 
+    def unflagged(self, flag: int, major: int) -> Entries:
+        """Give the entries of rows that are alive, stand at or below a position and lack a flag; asks every entry."""
+        entries = self.index.unflagged(flag, major)
+        return entries.take(self._alive(entries.location))
+
     def _enter(self, rows: pa.Table, locations: Ints, alive: Flags | None) -> None:
         if not len(rows):
             return

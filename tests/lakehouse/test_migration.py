@@ -21,11 +21,11 @@ from lakehouse import lease
 from lakehouse.commit import StreamTables
 from lakehouse.errors import CommitContested, KeyPinChanged, MigrationRefused, SchemaRefused
 from lakehouse.lake import Lake
+from lakehouse.merge import kept_index
 from lakehouse.merge.index_snapshot import IndexSnapshots
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.migration import FOLDER, TableMigration, check, migrate
 from lakehouse.standing import standing_of
-from lakehouse.merge import kept_index
 from lakehouse.state.table import StateTable
 from tests.lakehouse.rows import CONTRACT, NOW, no_gaps, row, section, tables, write
 from tests.reading import reader
