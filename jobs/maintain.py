@@ -101,17 +101,17 @@ def maintain(asked: Asked, console: Console) -> Round:
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as bar:
         task = bar.add_task("streams maintained", total=len(chosen))
 
-        def one(stream: str) -> StreamDone:
+        def one(contract: Contract) -> StreamDone:
             try:
-                return maintain_stream(lake, stream, asked.pipeline, asked.orders, job)
+                return maintain_stream(lake, contract, asked.pipeline, asked.orders, job)
             except (LakehouseError, OSError) as error:
-                failures.append(f"{stream}: {error}")
-                return StreamDone(stream, ())
+                failures.append(f"{contract.stream}: {error}")
+                return StreamDone(contract.stream, ())
             finally:
                 bar.advance(task)
 
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            streams = tuple(pool.map(one, (contract.stream for contract in chosen)))
+            streams = tuple(pool.map(one, chosen))
         shared = None if asked.streams else _shared(lake, chosen, asked, failures)
     spent = round(time.monotonic() - begun, 2)
     return Round(asked.pipeline, asked.orders.dry_run, job, streams, shared, tuple(failures), spent)

@@ -109,7 +109,7 @@ def read_status(
     ends = _ends(loaded, kafka, kafka_config)
     parked = {entry.stream: entry.reason for entry in Parking(lake, pipeline).all()}
     stands = standings(lake, loaded, pipeline)
-    facts = facts_of(lake, list(stands), pipeline)
+    facts = facts_of(lake, loaded, pipeline)
     asked = Requests(lake, pipeline).all()
     streams = tuple(
         replace(

@@ -13,6 +13,7 @@ from typing import Any
 from contracts.columns import refined_schema
 from contracts.model import Contract
 from lakehouse.added import effective
+from lakehouse.aggregates.following import delta_of
 from lakehouse.aggregates.table import LateTable
 from lakehouse.anchor import AnchorState, merged_floors
 from lakehouse.batches import Loaded, SectionCache, load
@@ -30,7 +31,7 @@ from lakehouse.state.floors import raised
 from lakehouse.state.snapshots import bounded, observed, settled
 from lakehouse.state.table import StateTable
 from lakehouse.table import Contested
-from lakehouse.tables import KeptTable, tables_of
+from lakehouse.tables import INDEXED, AnyTable, KeptTable, followers_of, tables_of
 from lakehouse.tableset import TableSet
 from lakehouse.upkeep import BUDGET, Upkeep, Upkept
 from lakehouse.verdicts import Judged, judge
@@ -88,6 +89,7 @@ class StreamTables:
         self.tables, self._former = (
             tables_of(self._lake, contract, kinds(contract), writer, self._pins) for kinds in (kinds_of, other_kinds)
         )
+        self.followers = followers_of(self._lake, contract, writer, self._pins)
         self._prepared = False
         self._upkeep: Upkeep | None = None
 
@@ -105,6 +107,10 @@ class StreamTables:
             self._take(effective(self._lake, self._written))
             tables = TableSet(self._lake, self.contract, self._epochs, self.tables, self._former, self.lane)
             tables.prepare(accept_partial=self._accept_partial)
+            for follower in self.followers:
+                if not follower.open():
+                    follower.create()
+                follower.evolve()
             self._prepared = True
 
     def commit(
@@ -136,6 +142,7 @@ class StreamTables:
                     total.update(judged.counts)
                     commits += 1
                 commits += self._join()
+                self._follow()
                 break
             except Contested as error:
                 retries += 1
@@ -151,7 +158,7 @@ class StreamTables:
             retries=retries,
             seconds=time.monotonic() - started,
             watermark_ms=state.watermark_ms if state else None,
-            versions={table.name: table.version for table in self.tables},
+            versions={table.name: table.version for table in self._all},
         )
 
     def maintain(self, budget: float = BUDGET) -> Upkept:
@@ -160,13 +167,17 @@ class StreamTables:
             return Upkept()
         if self._upkeep is None:
             memory_ms = self.contract.state.delete_memory_ms
-            self._upkeep = Upkeep(self._lake, self.contract.stream, self.tables, self._pipeline, memory_ms, self.lane)
+            self._upkeep = Upkeep(self._lake, self.contract.stream, self._all, self._pipeline, memory_ms, self.lane)
         return self._upkeep.run(budget)
 
     @property
     def index_bytes(self) -> int:
         """Give the memory of the key indexes, bytes."""
-        return sum(table.indexed.index.nbytes for table in self.tables if isinstance(table, StateTable))
+        return sum(table.indexed.index.nbytes for table in self._all if isinstance(table, INDEXED))
+
+    @property
+    def _all(self) -> tuple[AnyTable, ...]:
+        return (*self.tables, *self.followers)
 
     def progress(self) -> dict[Partition, int]:
         """Give the lane's progress: the last applied offset of every partition that the stream ever committed."""
@@ -319,7 +330,18 @@ class StreamTables:
                 progress = {p: max(last, own.get(p, last)) for p, last in loaded.lasts.items()}
                 table.apply(batch, progress, _without_state(state))
         seen = {table.kind.name: (table.table_id, table.version) for table in self.tables[:-1]}
+        current = self.anchor if self.followers and isinstance(self.anchor, StateTable) else None
+        delta = None if current is None else delta_of(current, judged.batch, self.followers)
         self.anchor.apply(judged.batch, loaded.lasts, replace(state, tables=seen))
+        if current is not None and delta is not None:
+            for follower in self.followers:
+                follower.follow(current, delta, state)
+
+    def _follow(self) -> None:
+        """Bring the tables that follow current to its version, where one did not see a commit."""
+        if self.followers and isinstance(self.anchor, StateTable) and (state := self.anchor.state()) is not None:
+            for follower in self.followers:
+                follower.catch_up(self.anchor, state)
 
     def _stamped(
         self,

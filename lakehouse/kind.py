@@ -36,7 +36,7 @@ class Batch:
 
     def within(self, progress: Mapping[Partition, int]) -> Batch:
         """Give what lies at or below a progress."""
-        return replace(self, rows=_within(self.rows, progress), rejects=_within(self.rejects, progress))
+        return replace(self, rows=within(self.rows, progress), rejects=within(self.rejects, progress))
 
     def beyond(self, progress: Mapping[Partition, int], cuts: Mapping[Partition, int]) -> Batch:
         """Give what a table with its own progress still lacks; cuts say where the batch begins."""
@@ -60,6 +60,7 @@ class TableKind:
     columns: Callable[[Contract], pa.Schema]
     folder: str = ""  # of tables that are not for readers
     partitioned: bool = True  # as the contract says, where it has the columns
+    definition: str = ""  # what an aggregate's rows mean, as JSON
 
     def table_name(self, stream: str) -> str:
         """Give the name of a stream's table of this kind."""
@@ -74,7 +75,7 @@ class AppendKind(TableKind):
     apply: Apply = field(kw_only=True)
 
 
-def _within(rows: pa.Table, progress: Mapping[Partition, int]) -> pa.Table:
+def within(rows: pa.Table, progress: Mapping[Partition, int]) -> pa.Table:
     """Keep the rows at or below a partition's progress. Used as _beyond is."""
     keep = pa.array(np.zeros(len(rows), np.bool_))
     for (topic, number), offset in progress.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from functools import partial
 
 from contracts.aggregates import late_kept
@@ -22,8 +24,9 @@ KINDS: tuple[TableKind, ...] = (quarantine.KIND, changes.KIND, *STATE)  # whatev
 
 def aggregate_kind(aggregate: Aggregate) -> TableKind:
     """Give the kind of the table of one aggregate."""
-    columns = partial(aggregate_schema, aggregate=aggregate)
-    return TableKind(f"aggregate:{aggregate.name}", f"_{aggregate.name}", columns, partitioned=False)
+    name, columns = aggregate.name, partial(aggregate_schema, aggregate=aggregate)
+    definition = json.dumps({key: value for key, value in asdict(aggregate).items() if key != "name"}, sort_keys=True)
+    return TableKind(f"aggregate:{name}", f"_{name}", columns, partitioned=False, definition=definition)
 
 
 def other_kinds(contract: Contract) -> tuple[TableKind, ...]:

@@ -23,7 +23,7 @@ from contracts.model import Contract
 from lakehouse.drift import TABLE as DRIFT
 from lakehouse.errors import ClockDiffers, LakehouseError
 from lakehouse.kind import TableKind
-from lakehouse.kinds import KINDS
+from lakehouse.kinds import tables_kept
 from lakehouse.lake import Lake
 from lakehouse.lease import leased
 from lakehouse.maintained import Maintained, Record, TableRecord
@@ -116,13 +116,14 @@ class LakeDone:
     failures: tuple[str, ...]
 
 
-def maintain_stream(lake: Lake, stream: str, pipeline: str, orders: Orders, job: Job) -> StreamDone:
+def maintain_stream(lake: Lake, contract: Contract, pipeline: str, orders: Orders, job: Job) -> StreamDone:
     """Do all maintenance of one stream's tables, of every kind that is there, and record it.
 
     What fails for one table, and what others win, is in what it gives. Raises LakehouseError when the store does not
     say which tables there are, or does not take the record.
     """
-    tables = {kind.table_name(stream): _files(lake, kind, stream, pipeline) for kind in KINDS}
+    stream = contract.stream
+    tables = {kind.table_name(stream): _files(lake, kind, stream, pipeline) for kind in tables_kept(contract)}
     done = {name: TableDone(name) for name in tables}
     there = {name: table for name, table in tables.items() if _tried(done[name], table.open, False)}
     written = [_tried(done[name], partial(_written_ms, lake, table), 0) for name, table in there.items()]

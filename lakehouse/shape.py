@@ -15,6 +15,7 @@ from lakehouse.kind import TableKind
 
 STATISTICS = "delta.dataSkippingStatsColumns"
 PIN = "tidegate.pin."
+DEFINITION = "tidegate.aggregate"
 _PLAIN_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 
@@ -28,10 +29,12 @@ class TableShape:
     statistics: tuple[str, ...]  # columns whose smallest and largest values the log may hold
     pins: Mapping[str, str]  # field -> id and fingerprint of its deterministic mask's key
     storage: Storage = Storage.MERGE_ON_READ  # of a table in which rows change
+    definition: str = ""  # what an aggregate's rows mean, as JSON
 
     def configuration(self) -> dict[str, str | None]:
         """Give the Delta table properties."""
-        return {STATISTICS: ",".join(self.statistics), **{f"{PIN}{field}": pin for field, pin in self.pins.items()}}
+        told = {DEFINITION: self.definition} if self.definition else {}
+        return {STATISTICS: ",".join(self.statistics), **{f"{PIN}{f}": pin for f, pin in self.pins.items()}, **told}
 
     def added(self, table: str, current: Schema, partitions: list[str]) -> list[pa.Field]:
         """Give the columns that the table lacks; raises SchemaRefused for any other difference."""
@@ -46,6 +49,15 @@ class TableShape:
                 "or move the stream's tables away and build them again."
             )
         return [field for field in self.columns if field.name not in got]
+
+    def verify_definition(self, configuration: Mapping[str, str | None]) -> None:
+        """Raise SchemaRefused when the table's rows were aggregated in another way than the contract now says."""
+        stored = configuration.get(DEFINITION) or ""
+        if self.definition != stored:
+            raise SchemaRefused(
+                f"table {self.name} was aggregated as {stored}, the contract now says {self.definition}: its rows "
+                "would mean two things. Give the new aggregate another name; it is counted from the changes."
+            )
 
     def verify_pins(self, configuration: Mapping[str, str | None], new_columns: set[str]) -> None:
         """Raise KeyPinChanged when a mask's key is not the one that masked the values in the table."""
@@ -81,7 +93,7 @@ def shape_of(kind: TableKind, contract: Contract, pins: Mapping[str, str]) -> Ta
     )
     own_pins = {field: pin for field, pin in pins.items() if field in columns.names}
     name, storage = kind.table_name(contract.stream), contract.state.storage
-    return TableShape(name, columns, partition_by, statistics, own_pins, storage)
+    return TableShape(name, columns, partition_by, statistics, own_pins, storage, kind.definition)
 
 
 # Columns of ours that hold (masked) values of the record.

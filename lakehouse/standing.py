@@ -15,7 +15,7 @@ from lakehouse.lake import Lake
 from lakehouse.lanes import lanes
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.progress import Writer
-from lakehouse.tables import KeptTable, tables_of
+from lakehouse.tables import AnyTable, KeptTable, followers_of, tables_of
 
 THREADS = 16  # streams asked at once: each waits for the storage
 
@@ -47,7 +47,8 @@ def standing_of(lake: Lake, contract: Contract, pipeline: str) -> Standing:
     epochs: dict[str, int] = {}
     kinds = kinds_of(contract)
     tables = tables_of(lake, contract, kinds, Writer(pipeline, epochs), {})
-    versions = {table.name: table.version for table in tables if table.open()}
+    every: tuple[AnyTable, ...] = (*tables, *followers_of(lake, contract, Writer(pipeline), {}))
+    versions = {table.name: table.version for table in every if table.open()}
     notes = tuple(_notes(contract, [table for table in tables if table.name in versions]))
     anchor = tables[-1]
     state = anchor.state() if anchor.name in versions else None
@@ -83,7 +84,10 @@ def unfit_tables(lake: Lake, pipeline: str, wanted: Sequence[tuple[Contract, Map
     """Say what keeps tables that exist from becoming what contracts want, with the keys their masks are pinned to."""
 
     def problem(contract: Contract, pins: Mapping[str, str]) -> str | None:
-        for table in tables_of(lake, effective(lake, contract), kinds_of(contract), Writer(pipeline), pins):
+        wanted, writer = effective(lake, contract), Writer(pipeline)
+        made = tables_of(lake, wanted, kinds_of(contract), writer, pins)
+        every: tuple[AnyTable, ...] = (*made, *followers_of(lake, wanted, writer, pins))
+        for table in every:
             try:
                 if table.open():
                     table.verify()

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import obstore
 
+from contracts.model import Contract
 from lakehouse.errors import TableRefused
-from lakehouse.kinds import KINDS
+from lakehouse.kinds import tables_kept
 from lakehouse.lake import Lake
 from lakehouse.maintained import Maintained, Record
 from lakehouse.merge.compaction import SMALL_BYTES
@@ -45,13 +46,14 @@ class TableFacts:
         return self.dead / max(1, (self.rows or 0) + self.dead)
 
 
-def facts_of(lake: Lake, streams: Sequence[str], pipeline: str) -> dict[str, list[TableFacts]]:
+def facts_of(lake: Lake, contracts: Sequence[Contract], pipeline: str) -> dict[str, list[TableFacts]]:
     """Give the facts of each stream's tables that are there, in the order they are committed.
 
     A table whose log cannot be read is left out. Raises what lakehouse.errors says about the storage.
     """
     maintained = Maintained(lake, pipeline)
-    asked = [(stream, kind.table_name(stream)) for stream in streams for kind in KINDS]
+    streams = [contract.stream for contract in contracts]
+    asked = [(one.stream, kind.table_name(one.stream)) for one in contracts for kind in tables_kept(one)]
     with ThreadPoolExecutor(THREADS) as pool:
         records = dict(zip(streams, pool.map(maintained.read, streams), strict=True))
         logs = pool.map(lambda one: _read(lake, one[1]), asked)

@@ -7,7 +7,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from contracts.model import Contract
+from contracts.model import Contract, Over
+from lakehouse.aggregates.following import FollowingTable
+from lakehouse.aggregates.measured import MeasuredTable
 from lakehouse.aggregates.table import LATE, AggregateTable, LateTable, StreamAggregates
 from lakehouse.anchor import AnchorState
 from lakehouse.kind import AppendKind, Batch, TableKind
@@ -19,9 +21,12 @@ from lakehouse.shape import shape_of
 from lakehouse.state.table import StateTable, StreamState
 from lakehouse.table import StreamTable
 
+# Tables whose rows are found by an index.
+INDEXED = (StateTable, MeasuredTable)
 
-class KeptTable(Protocol):
-    """One table of a stream at one snapshot: its progress, its state, and one commit at a time."""
+
+class AnyTable(Protocol):
+    """One table of a stream at one snapshot."""
 
     @property
     def kind(self) -> TableKind: ...  # noqa: D102
@@ -35,6 +40,11 @@ class KeptTable(Protocol):
     def create(self) -> None: ...  # noqa: D102
     def verify(self) -> list[pa.Field]: ...  # noqa: D102
     def evolve(self) -> None: ...  # noqa: D102
+
+
+class KeptTable(AnyTable, Protocol):
+    """A table that is committed with the stream's progress: its progress, its state, and one commit at a time."""
+
     def progress(self, partitions: Iterable[Partition]) -> dict[Partition, int]: ...  # noqa: D102
     def lane_progress(self, partitions: Iterable[Partition], lane: Lane) -> dict[Partition, int]: ...  # noqa: D102
     def state(self) -> AnchorState | None: ...  # noqa: D102
@@ -47,6 +57,16 @@ class KeptTable(Protocol):
     ) -> None: ...
     def apply_progress(self, progress: Mapping[Partition, int], state: AnchorState) -> None: ...  # noqa: D102
     def commit_ids(self, ids: Mapping[str, int], state: AnchorState) -> None: ...  # noqa: D102
+
+
+def followers_of(lake: Lake, contract: Contract, writer: Writer, pins: Mapping[str, str]) -> tuple[FollowingTable, ...]:
+    """Give the tables of aggregates that follow a stream's current table."""
+    return tuple(
+        FollowingTable(lake, kind, shape_of(kind, contract, pins), writer, contract, aggregate)
+        for aggregate in contract.aggregates
+        if aggregate.over is Over.CURRENT
+        for kind in [aggregate_kind(aggregate)]
+    )
 
 
 def tables_of(

@@ -7,12 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from contracts.model import Contract
+from lakehouse.aggregates.build import build as count
+from lakehouse.aggregates.table import AggregateTable, LateTable
 from lakehouse.anchor import AnchorState, Floors
 from lakehouse.errors import PartialTable, TableVanished, TableWentBack
+from lakehouse.kind import within
 from lakehouse.kinds import MEMORY
 from lakehouse.lake import Lake
 from lakehouse.lanes import WHOLE, Lane
-from lakehouse.state.build import build, unbuildable
+from lakehouse.state.build import batches_of, build, unbuildable
 from lakehouse.state.table import StateTable
 from lakehouse.tables import KeptTable
 
@@ -42,9 +45,12 @@ class TableSet:
                 table.open()
             missing = [table for table in missing if not table.open()]
             self._verify_complete(missing, states)
-        building = self._building(states) if self.lane.alone and not accept_partial else []
+        alone = self.lane.alone and not accept_partial
+        building = self._building(states) if alone else []
+        counting = self._counting(states) if alone else []
+        joining = [*building, *counting, *(table for table in self.kept if counting and isinstance(table, LateTable))]
         for table in missing:
-            self._verify_absence(table, states, accept_partial or table in building)
+            self._verify_absence(table, states, accept_partial or table in joining)
         for state in states.values():
             _verify_not_older(there, state)
         for table in missing:
@@ -52,7 +58,8 @@ class TableSet:
         for table in self.kept:
             table.evolve()
         floors = self._build(building)
-        new = {table.kind.name for table in (*missing, *building)}
+        self._count(counting, states)
+        new = {table.kind.name for table in (*missing, *building, *counting)}
         for kind, state in states.items():
             if state.partitions:
                 leader = there.get(kind) or former[kind]
@@ -75,6 +82,23 @@ class TableSet:
         whole = filled and unbuildable(self.contract) is None
         lacks = any(table.kind.name not in states for table in state if table.kind is not MEMORY)
         return state if whole and lacks else []
+
+    def _counting(self, states: Mapping[str, AnchorState]) -> list[AggregateTable]:
+        """Give the tables of aggregates that were never filled where the stream's changes can fill them."""
+        filled = "changes" in states and any(known.partitions for known in states.values())
+        aggregates = [table for table in self.kept if isinstance(table, AggregateTable)]
+        return [table for table in aggregates if filled and table.kind.name not in states]
+
+    def _count(self, tables: Sequence[AggregateTable], states: Mapping[str, AnchorState]) -> None:
+        late = next((table for table in self.kept if isinstance(table, LateTable)), None)
+        changes = next((table.name for table in self.kept if table.kind.name == "changes"), None)
+        if not tables or late is None or changes is None:
+            return
+        kind, state = next((kind, state) for kind, state in states.items() if state.partitions)
+        leader = next(table for table in (*self.kept, *self.former) if table.kind.name == kind)
+        reached = leader.progress(state.partitions)  # the changes may be ahead
+        rows = (within(batch, reached) for batch in batches_of(self.lake, changes))
+        count(self.contract, rows, tables, late, state.watermark_ms)
 
     def _build(self, tables: Sequence[StateTable]) -> Floors:
         if not tables:

@@ -24,7 +24,7 @@ from lakehouse.progress import Writer
 from lakehouse.state.expiry import forget
 from lakehouse.state.table import StateTable
 from lakehouse.table import Contested, StreamTable
-from lakehouse.tables import KeptTable
+from lakehouse.tables import INDEXED, AnyTable
 
 FOLDER = "_tidegate/maintenance"
 BUDGET = 0.5  # seconds of one call; a slice that was begun is finished
@@ -100,7 +100,7 @@ class Upkeep:
         self,
         lake: Lake,
         stream: str,
-        tables: Sequence[KeptTable],
+        tables: Sequence[AnyTable],
         pipeline: str,
         memory_ms: int,
         lane: Lane = WHOLE,
@@ -108,9 +108,9 @@ class Upkeep:
         now = time.monotonic()
         self._stream = stream
         self._lane = lane
-        own = [table for table in tables if lane.first or isinstance(table, StateTable)]
+        own = [table for table in tables if lane.first or isinstance(table, INDEXED)]
         self._kept = [kept for table in own for kept in _kept_of(lake, table, pipeline, now, lane)]
-        self._indexed = [table.indexed for table in tables if isinstance(table, StateTable)]
+        self._indexed = [table.indexed for table in tables if isinstance(table, INDEXED)]
         self._memory = next((t.indexed for t in tables if isinstance(t, StateTable) and t.kind.name == "memory"), None)
         self._memory_us = memory_ms * 1000
         self._requests = Requests(lake, pipeline)
@@ -171,8 +171,8 @@ class Upkeep:
             done.failures.append(f"{type(error).__name__}: {error}")
 
 
-def _kept_of(lake: Lake, table: KeptTable, pipeline: str, now: float, lane: Lane) -> Iterable[_Kept]:
-    if isinstance(table, StateTable):
+def _kept_of(lake: Lake, table: AnyTable, pipeline: str, now: float, lane: Lane) -> Iterable[_Kept]:
+    if isinstance(table, INDEXED):
         yield _Kept(table, table.indexed.maintain, EVERY, False, now + EVERY)
     elif isinstance(table, StreamTable):
         files = rewritable(lake, table, pipeline, lane)

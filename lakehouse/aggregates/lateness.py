@@ -84,14 +84,14 @@ def without(kept: Sorted, decided: pa.Table, measuring: Measuring) -> Sorted:
     """
     if not len(decided):
         decided = pa.schema([*kept.plain.schema, *MISSED]).empty_table()
-    again = _among(kept.plain, decided, COORDINATES)
+    again = among(kept.plain, decided, COORDINATES)
     judged, plain = kept.plain.filter(pa.array(again)), kept.plain.filter(pa.array(~again))
     which, start, end = measuring.own_windows(int64s(judged["_event_time"].cast(pa.int64())))
     judged = _pairs(judged.take(pa.array(which)), start, end)
     pairs = pa.concat_tables([_pairs(kept.late, kept.start, kept.end), _late_pairs(kept.missed), judged])
     moments = pa.chunked_array([chunk.cast(pa.int64()) for chunk in decided["_window_end"].chunks], pa.int64())
     known = decided.select(COORDINATES).append_column(BOUNDS_US[1], moments)
-    counted = pairs.filter(pa.array(~_among(pairs, known, [*COORDINATES, BOUNDS_US[1]])))
+    counted = pairs.filter(pa.array(~among(pairs, known, [*COORDINATES, BOUNDS_US[1]])))
     start, end = (counted[name].to_numpy() for name in BOUNDS_US)
     return Sorted(plain, counted.drop_columns(list(BOUNDS_US)), start, end, kept.missed.slice(0, 0))
 
@@ -109,7 +109,7 @@ def _late_pairs(missed: pa.Table) -> pa.Table:
     return _pairs(own.drop_columns(list(MISSED.names)), start, end)
 
 
-def _among(rows: pa.Table, known: pa.Table, names: Sequence[str]) -> Flags:
+def among(rows: pa.Table, known: pa.Table, names: Sequence[str]) -> Flags:
     """Mark the rows that equal one of the known in these columns. For few rows, after a crash."""
     marks = np.zeros(len(rows), np.bool_)
     numbered = rows.select(names).append_column("_place", pa.array(np.arange(len(rows))))

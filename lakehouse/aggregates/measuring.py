@@ -114,6 +114,10 @@ class Measuring:
             columns[name] = united(columns[name], SKETCHES[measure.function])
         return self._cast(columns)
 
+    def counted(self, parts: pa.Table) -> pa.Table:
+        """Give parts without those of which every row was taken back."""
+        return parts.filter(pc.not_equal(parts["_rows"], 0)) if self._retracts else parts
+
     def stored(self, parts: pa.Table, watermark_ms: int | None, now_us: int) -> pa.Table:
         """Give parts as rows of the table."""
         ends = parts[BOUNDS[1]].to_numpy()
@@ -204,7 +208,7 @@ class Measuring:
         start, end = BOUNDS
         before = f"max({end}) OVER ({self._over(start)} ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)"
         apart = f"SELECT *, CASE WHEN {start} <= {before} THEN 0 ELSE 1 END AS _apart FROM rows"
-        number = f"SELECT *, sum(_apart) OVER ({self._over(start)}, {end} ROWS UNBOUNDED PRECEDING) AS _session"
+        number = f"SELECT *, sum(_apart) OVER ({self._over(start)}) AS _session"  # of equal beginnings, one number
         listed = ", ".join([f"min({start}) AS {start}, max({end}) AS {end}", *self._groups, *self._summed()])
         by = ", ".join([*self._groups, "_session"])
         return f"SELECT {listed} FROM ({number} FROM ({apart})) GROUP BY {by}"

@@ -7,7 +7,6 @@ to the table of aggregates: where a crash came between the two, the rows of <str
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -16,25 +15,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from deltalake import CommitProperties, DeltaTable
 
-from contracts.model import Aggregate, Contract, WindowType
-from lakehouse.aggregates.columns import BOUNDS
-from lakehouse.aggregates.entries import AggregateEntries
-from lakehouse.aggregates.lateness import COORDINATES, MISSED, Sorted, late_schema, sort_rows, without
-from lakehouse.aggregates.measuring import Measuring
-from lakehouse.aggregates.windows import US
+from contracts.model import Aggregate, Contract
+from lakehouse.aggregates.lateness import COORDINATES, MISSED, Sorted, among, late_schema, sort_rows, without
+from lakehouse.aggregates.measured import MeasuredTable
 from lakehouse.anchor import AnchorState
 from lakehouse.appending import append
-from lakehouse.groups import Ints
 from lakehouse.kind import AppendKind, Batch, TableKind
 from lakehouse.lake import Lake
-from lakehouse.merge.index_snapshot import IndexSnapshots
-from lakehouse.merge.indexed import CLOSED, FLAGS, Change, IndexedTable
-from lakehouse.merge.merge_table import MergeTable
+from lakehouse.merge.indexed import Change
 from lakehouse.progress import Partition, Writer
 from lakehouse.shape import TableShape
 from lakehouse.table import StreamTable
-
-NEVER = np.iinfo(np.int64).max
 
 
 def _has_missed(batch: Batch) -> bool:
@@ -102,13 +93,26 @@ class LateTable(StreamTable):
             found = self.delta.to_pyarrow_dataset().to_table(names, filter=within)
         return found.join(rows.select(COORDINATES), keys=list(COORDINATES), join_type="left semi")
 
+    def fill(self, missed: pa.Table) -> None:
+        """Append rows that the table does not hold yet, without progress or state."""
+        if not len(missed):
+            return
+        self.open()
+        keys = [*COORDINATES, "_aggregate"]
+        known = self.missed_of(missed.select(COORDINATES))
+        there = known.group_by(keys).aggregate([]) if len(known) else known.select(keys)
+        new = missed.filter(pa.array(~among(missed, there, keys)))  # of one row and aggregate, all stand in one commit
+        if len(new):
+            with self._lake.explained(f"commit to table {self.name}"):
+                append(self.delta, new, CommitProperties())
+
     def columns_of(self, names: Sequence[str]) -> pa.Table:
         """Give no rows, with some of the table's columns."""
         columns = self.kind.columns(self.stream.contract)
         return pa.schema([columns.field(name) for name in names]).empty_table()
 
 
-class AggregateTable(MergeTable):
+class AggregateTable(MeasuredTable):
     """One aggregate of a stream's change events."""
 
     def __init__(  # noqa: PLR0917 (what a table of a stream is made of)
@@ -120,14 +124,7 @@ class AggregateTable(MergeTable):
         aggregate: Aggregate,
         stream: StreamAggregates,
     ) -> None:
-        super().__init__(lake, kind, shape, writer)
-        self.measuring = Measuring(stream.contract, aggregate)
-        session = aggregate.window.type is WindowType.SESSION
-        told = AggregateEntries(aggregate.group_by, session=session)
-        snapshots = IndexSnapshots(lake, shape.name, told.key)
-        self.indexed = IndexedTable(self, told, versions=session, snapshots=snapshots)
-        self._told = told
-        self._next_end = -NEVER  # us: no window that is still open ends before
+        super().__init__(lake, kind, shape, writer, stream.contract, aggregate)
         self._worked_out: tuple[Batch | None, int, Change | None] = (None, -1, None)
         stream.tables.append(self)
 
@@ -137,78 +134,23 @@ class AggregateTable(MergeTable):
 
     def apply(self, batch: Batch, progress: Mapping[Partition, int], state: AnchorState) -> None:
         """Commit what the batch changes, with the new progress and state; raises as MergeTable.commit does."""
-        self.indexed.commit(self._change_of(batch), progress, state, operation="MERGE")
-        self._next_end = self._upcoming(batch.watermark_ms)
+        self.put(self._change_of(batch), dict(progress), state, batch.watermark_ms)
 
     def apply_progress(self, progress: Mapping[Partition, int], state: AnchorState) -> None:
         """Commit progress alone."""
         nothing = Change(self.columns.empty_table(), np.zeros(0, np.int64))
         self.indexed.commit(nothing, progress, state, operation="WRITE")
 
-    def replace_all(self, parts: pa.Table, watermark_ms: int | None) -> None:
-        """Commit parts in place of all rows, without progress or state."""
-        self.indexed.follow()
-        rows = self.measuring.stored(parts, watermark_ms, _now_us())
-        everything = self.indexed.below(NEVER, NEVER).location & ~FLAGS
-        self.indexed.commit(Change(rows, everything), {}, None, operation="MERGE")
-        self._next_end = -NEVER
-
-    def _change_of(self, batch: Batch) -> Change:
-        known, version, change = self._worked_out
-        if known is not batch or version != self.version or change is None:
-            change = self._change(batch)
-            self._worked_out = (batch, self.version, change)
-        return change
-
-    def _change(self, batch: Batch) -> Change:
-        self.indexed.follow()
-        parts = [part for one in batch.sorted.get(self.name, ()) for part in self._parts(one)]
-        new = self.measuring.merged(parts)
-        found = self._found(new)
-        rows = self.indexed.rows(found, self.measuring.stored_columns)
-        merged = self.measuring.merged([new, self.measuring.parts_of_stored(rows)]) if len(found) else new
-        passed = np.setdiff1d(self._passed(batch.watermark_ms), found & ~FLAGS)
-        left = self.measuring.parts_of_stored(self.indexed.rows(passed, self.measuring.stored_columns))
-        appended = pa.concat_tables([merged, left])
-        return Change(
-            self.measuring.stored(appended, batch.watermark_ms, _now_us()), np.concatenate([found & ~FLAGS, passed])
-        )
-
-    def _parts(self, rows: Sorted) -> list[pa.Table]:
+    def parts_of(self, rows: Sorted) -> list[pa.Table]:
+        """Give the parts of sorted rows."""
         plain = [self.measuring.parts(rows.plain)] if len(rows.plain) else []
         late = [self.measuring.parts_of_pairs(rows.late, rows.start, rows.end)] if len(rows.late) else []
         return [*plain, *late]
 
-    def _found(self, parts: pa.Table) -> Ints:
-        """Give where the stored rows are that parts may go together with."""
-        if not len(parts):
-            return np.zeros(0, np.int64)
-        keys = self._told.keys(parts)
-        if not self.measuring.session:
-            return self.indexed.last(keys).entries.location
-        group, first = keys.groups()
-        low, high = np.full(len(first), NEVER), np.full(len(first), -NEVER)
-        np.minimum.at(low, group, parts[BOUNDS[0]].to_numpy())
-        np.maximum.at(high, group, parts[BOUNDS[1]].to_numpy())
-        hits = self.indexed.find(keys.take(first))
-        touches = (hits.entries.major >= low[hits.asked]) & (hits.entries.minor <= high[hits.asked])
-        return hits.entries.location[touches]
-
-    def _passed(self, watermark_ms: int | None) -> Ints:
-        """Give where the rows are whose window the watermark has passed since they were written."""
-        if watermark_ms is None or watermark_ms * US < self._next_end:
-            return np.zeros(0, np.int64)
-        return self.indexed.unflagged(CLOSED, watermark_ms * US).location & ~FLAGS
-
-    def _upcoming(self, watermark_ms: int | None) -> int:
-        """Give the next end of a window that is still open."""
-        if watermark_ms is not None and watermark_ms * US < self._next_end and self._worked_out[2] is not None:
-            new = self._worked_out[2].append
-            ends = new.filter(pc.invert(new["_complete"]))["window_end"].cast(pa.int64())
-            return min(self._next_end, pc.min(ends).as_py() or NEVER)
-        open_rows = self.indexed.unflagged(CLOSED, NEVER)
-        return int(open_rows.major.min()) if len(open_rows) else NEVER
-
-
-def _now_us() -> int:
-    return time.time_ns() // 1000
+    def _change_of(self, batch: Batch) -> Change:
+        known, version, change = self._worked_out
+        if known is not batch or version != self.version or change is None:
+            parts = [part for one in batch.sorted.get(self.name, ()) for part in self.parts_of(one)]
+            change = self.changed_by(parts, batch.watermark_ms)
+            self._worked_out = (batch, self.version, change)
+        return change

@@ -47,12 +47,12 @@ def build(
     """
     floors: dict[str, tuple[Floor, ...]] = {}
     begun = _begun(lake, changes)
-    for rows in _batches(lake, changes):
+    for rows in batches_of(lake, changes):
         batch = Batch(rows, QUARANTINE.empty_table(), begun=begun)
         new = raised(contract, batch, epochs)
         floors = merged_floors(floors, new)
         _fill(tables, replace(batch, floors=floors, raised=merged_floors({}, new)))
-    for rejects in _batches(lake, quarantine):
+    for rejects in batches_of(lake, quarantine):
         waits = _waiting(rejects, contract)
         if len(waits):
             none = Batch(_nothing(lake, changes), QUARANTINE.empty_table(), waits, begun=begun, floors=floors)
@@ -70,14 +70,14 @@ def _begun(lake: Lake, changes: str) -> Begun:
     """Give the initial snapshots that the changes hold: rows come in no order, but must be ranked by them."""
     begun: dict[Partition, list[tuple[int, int]]] = {}
     columns = ["_snapshot", "_position_major", "_position_minor", "_topic", "_partition", "_offset"]
-    for rows in _batches(lake, changes, columns):
+    for rows in batches_of(lake, changes, columns):
         for partition, own in begun_in(rows).items():
             lowest = {lsn: at for at, lsn in sorted([*begun.get(partition, ()), *own], reverse=True)}
             begun[partition] = [(at, lsn) for lsn, at in lowest.items()]
     return begun
 
 
-def _batches(lake: Lake, table: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+def batches_of(lake: Lake, table: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
     """Give the rows of an append-only table in tables of bounded size."""
     with lake.explained(f"read table {table}"):
         held = DeltaTable(lake.table_uri(table), storage_options=dict(lake.storage_options)).to_pyarrow_dataset()

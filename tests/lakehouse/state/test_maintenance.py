@@ -58,7 +58,7 @@ def filled(lake: Lake, commits: int = 4) -> tuple[Source, StreamTables]:
 
 def maintain(lake: Lake, job: Job = Job.ENDED, retention: timedelta = NONE, **orders: Any) -> StreamDone:
     time.sleep(0.02)  # clocks of files and commits are in ms
-    return maintain_stream(lake, "docs", "test", Orders(retention, **orders), job)
+    return maintain_stream(lake, contract(), "test", Orders(retention, **orders), job)
 
 
 def twice(lake: Lake) -> list[StreamDone]:

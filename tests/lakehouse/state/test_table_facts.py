@@ -23,7 +23,7 @@ def commit(lake: Lake, stream: StreamTables, offset: int, key: int) -> None:
 
 
 def facts(lake: Lake) -> dict[str, TableFacts]:
-    return {one.table: one for one in facts_of(lake, ["docs"], "test")["docs"]}
+    return {one.table: one for one in facts_of(lake, [contract()], "test")["docs"]}
 
 
 def test_deleted_rows_small_files_and_the_length_of_the_log_are_counted(lake: Lake) -> None:
