@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from contracts.fields import LOGICAL
 from contracts.masking import MASK_KINDS
+from contracts.measures import FUNCTIONS
 from contracts.odcs import known_settings, own_schema
 from contracts.quality import RULE_KINDS
 from contracts.sql import META
@@ -79,6 +80,8 @@ def _values(definition: Mapping[str, Any]) -> str:
     if definition["type"] == "object" and "properties" in definition:
         names = ", ".join(definition["properties"])
         return f"`{{{names}{', ...' if 'required' in definition else ''}}}`"
+    if definition.get("items", {}).get("type") == "object":
+        return "a list"
     kinds = {"array": "a list of texts", "object": "lists by name", "boolean": "`true`, `false`", "string": "text"}
     return kinds[definition["type"]]
 
@@ -133,6 +136,13 @@ def _masks() -> str:
     return _table(("mask", "what is stored", "arguments", "columns", "on keys"), rows)
 
 
+def _functions() -> str:
+    rows = [
+        (f"`{name}`", known.holds, known.taken, "yes" if known.retracts else "no") for name, known in FUNCTIONS.items()
+    ]
+    return _table(("function", "gives", "of", "over current"), rows)
+
+
 def _kept() -> str:
     rows = [(f"`{kind.name}`", f"`<stream>{kind.suffix}`", kind.holds) for kind in TABLE_KINDS]
     return _table(("kind", "table", "holds"), rows)
@@ -155,6 +165,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "rules": _rules,
     "masks": _masks,
     "meta": _meta,
+    "functions": _functions,
 }
 
 if __name__ == "__main__":

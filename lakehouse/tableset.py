@@ -135,6 +135,8 @@ class TableSet:
             )
 
     def _why_not_built(self, table: KeptTable) -> str:
+        if isinstance(table, AggregateTable | LateTable):
+            return ", and the stream keeps no changes to count it from"
         if not isinstance(table, StateTable):
             return ""
         return f", and {unbuildable(self.contract) or 'the stream keeps no changes to build it from'}"

@@ -143,7 +143,7 @@ def test_status_tells_how_worn_each_table_is(shop: Path, monkeypatch: pytest.Mon
     young(monkeypatch)
     monkeypatch.setattr("lakehouse.merge.compaction.SMALL_COUNT", 2)
     lake = Lake.open(str(shop / "lake"))
-    before = {facts.table: facts for facts in facts_of(lake, ["first", "second"], "main")["first"]}
+    before = {facts.table: facts for facts in facts_of(lake, load_contracts(shop / "contracts"), "main")["first"]}
     changes = before["first_changes"]
     assert (changes.files, changes.rows, changes.dead, changes.small_files) == (10, 10, 0, 10)
     assert (changes.commits_since_checkpoint, changes.commits_in_log, changes.version) == (10, 11, 10)

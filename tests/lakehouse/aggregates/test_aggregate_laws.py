@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.model import Aggregate, Contract, EventTime, Measure, Window, WindowType
+from contracts.model import Aggregate, Contract, EventTime, Measure, StateTables, Storage, Window, WindowType
 from lakehouse.commit import StreamTables
+from lakehouse.errors import PartialTable
 from lakehouse.identity import TopicIdentity
 from lakehouse.lake import Lake
 from lakehouse.segments import Section
@@ -224,3 +225,45 @@ def test_any_table_may_be_the_anchor(local: Lake, anchor: str) -> None:
             assert found == expected(aggregate, counted, missed)
         else:
             assert sum(measures[0] for measures in found.values()) > 0
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_aggregates_that_join_a_running_stream_are_counted_from_its_changes(seed: int) -> None:
+    source = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake.open(folder)
+        some = tuple(source.sample(AGGREGATES, 3))
+        sections = cut(source, records(source, 12, 9_000, strange=True), 12)
+        middle = len(sections) // 2
+        run(lake, source, sections[:middle], aggregates=some[: source.choice([0, 1])])
+        run(lake, source, sections[middle:], aggregates=some)
+        check(lake, some)
+
+
+def test_without_changes_an_aggregate_cannot_join(local: Lake) -> None:
+    source = random.Random(1)
+    kept = ("quarantine", "current")
+    sections = cut(source, records(source, 6, 0, strange=False), 6)
+    run(local, source, sections, aggregates=(), tables=kept)
+    with pytest.raises(PartialTable, match="no changes to count it from"):
+        tables(local, of(aggregates=AGGREGATES[:1], tables=kept)).prepare()
+
+
+@pytest.mark.parametrize("storage", list(Storage), ids=str)
+def test_maintenance_and_restarts_change_no_aggregate(
+    lake: Lake, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lakehouse.merge.compaction.SMALL_COUNT", 2)
+    monkeypatch.setattr("lakehouse.upkeep.EVERY", 0.0)
+    monkeypatch.setattr("lakehouse.merge.kept_index.ENTRIES", 0)
+    source, some = random.Random(5), (AGGREGATES[0], AGGREGATES[3])
+    kept = of(aggregates=some, state=StateTables(storage=storage))
+    stream, files = tables(lake, kept), 0
+    for number, one in enumerate(cut(source, records(source, 10, 3_000, strange=True), 10)):
+        stream.commit(write(lake, one), gaps=no_gaps, now_ms=NOW)
+        files += stream.maintain(5.0).files
+        if number % 3 == 2:
+            stream = tables(lake, kept)
+    check(lake, some)
+    assert files > 0, "files were merged"
