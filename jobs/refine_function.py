@@ -6,6 +6,7 @@ import pandas as pd
 import pyarrow as pa
 
 from contracts.columns import RECORDS
+from jobs.event_clock import EventClock
 from jobs.exchange import first_row_result
 from jobs.ingest_function import IngestFunction
 from jobs.metrics import Metrics
@@ -31,17 +32,16 @@ class RefineRecords(IngestFunction):
             keys=keys,
             metrics=metrics,
         )
+        self._clocks = {c.stream: EventClock(c.event_time.idle_timeout_ms) for c in self.contracts}
 
     def eval(self, *columns: pa.Array) -> pd.Series[str]:
         """Refine one batch."""
         typed = [column.cast(field.type) for column, field in zip(columns, RECORDS, strict=True)]
         records = pa.Table.from_arrays(typed, schema=RECORDS)
-        lines = "\n".join(_line(ref) for ref in self._refinery.take(records))
+        lines = "\n".join(self._line(ref) for ref in self._refinery.take(records))
         return first_row_result(lines or None, len(records))
 
-
-def _line(ref: SectionRef) -> str:
-    """Give one section as the statements in sql/ read it."""
-    times = [r.max_event_time_ms for r in ref.ranges if r.max_event_time_ms is not None]
-    # A section of rejects only has no event time; Flink refuses a null one, and the epoch moves no watermark.
-    return f"{channel(ref.stream, ref.lane)}\t{max(times, default=0)}\t{ref.to_text()}"
+    def _line(self, ref: SectionRef) -> str:
+        """Give one section as the statements in sql/ read it."""
+        # A section of rejects only has no event time; Flink refuses a null one, and the epoch moves no watermark.
+        return f"{channel(ref.stream, ref.lane)}\t{self._clocks[ref.stream].read(ref.ranges)}\t{ref.to_text()}"

@@ -95,7 +95,8 @@ class Refinery:
         if refined.failed is not None:
             self._park(contract.stream, str(refined.failed))
             return ()
-        own = _with_event_times(ranges, records, refined.rows)
+        latest_ms = now_ms + contract.event_time.max_future_skew_ms
+        own = _with_event_times(ranges, records, refined.rows, latest_ms)
         section = Section(contract.stream, refined.rows, refined.rejects, refined.others, own, refined.withheld)
         return self._dealt(section, contract)
 
@@ -232,11 +233,14 @@ def _shown(ranges: Mapping[Partition, Range], records: pa.Table) -> str:
 _NEVER = np.iinfo(np.int64).min  # in the place of an event time that is not there
 
 
-def _with_event_times(ranges: Mapping[Partition, Range], records: pa.Table, rows: pa.Table) -> tuple[Range, ...]:
-    """Give the stream's own ranges with the highest event time of their accepted rows (ms)."""
+def _with_event_times(
+    ranges: Mapping[Partition, Range], records: pa.Table, rows: pa.Table, latest_ms: int
+) -> tuple[Range, ...]:
+    """Give the stream's own ranges with the highest event time of their accepted rows (ms), but for later ones."""
     highest: dict[Partition, int] = {}
     if len(rows):  # sorted, as the records are
         times = rows["_event_time"].cast(pa.int64()).fill_null(_NEVER).to_numpy()
+        times = np.where(times // 1000 > latest_ms, _NEVER, times)
         runs = list(_runs(rows.select(["_topic", "_partition"]).rename_columns(["topic", "partition"])))
         most = np.maximum.reduceat(times, [start for _, _, start, _ in runs])
         found = zip(runs, most.tolist(), strict=True)

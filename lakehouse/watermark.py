@@ -39,13 +39,13 @@ class Lateness:
 def judge_lateness(times: Ints, caps: Ints, groups: Groups, seen: Seen, *, rule: EventTime, now_ms: int) -> Lateness:
     """Judge rows that stand in the groups' order.
 
-    times: event times, NONE where a row has none (such a row is never late). caps: the highest value that a row's time
-    may give to the map (when it was read, plus max_future_skew), so that one wrong clock cannot make all else late.
+    times: event times, NONE where a row has none (such a row is never late). caps: the highest time that a row may say
+    (when it was read, plus max_future_skew); what lies beyond says nothing, so that no wrong clock makes all else late.
     A partition that brings its first event time sets no watermark for its own earlier rows.
     """
     lateness = np.zeros(len(times), np.int64)
-    capped = np.minimum(times, caps)
-    brought = {partition for partition, rows in groups if times[rows].max() != NONE}
+    said = np.where(times > caps, NONE, times)
+    brought = {partition for partition, rows in groups if said[rows].max() != NONE}
     awake = {p for p, at in seen.active.items() if now_ms - at <= rule.idle_timeout_ms} | brought
     awake &= seen.highest.keys()
     floors = _floors({p: seen.highest[p] for p in awake}, groups)
@@ -53,7 +53,7 @@ def judge_lateness(times: Ints, caps: Ints, groups: Groups, seen: Seen, *, rule:
     highest, active = dict(seen.highest), dict(seen.active)
     for partition, rows in groups:
         before = seen.highest.get(partition, NONE)
-        running = np.maximum.accumulate(np.concatenate(([before], capped[rows])))
+        running = np.maximum.accumulate(np.concatenate(([before], said[rows])))
         if partition not in brought:
             continue
         candidates = np.minimum(running[:-1], floors[partition]) - rule.out_of_orderness_ms

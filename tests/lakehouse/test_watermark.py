@@ -56,10 +56,11 @@ def test_the_watermark_never_goes_back() -> None:
     assert woken.lateness_ms.tolist() == [985]
 
 
-def test_a_time_in_the_future_moves_the_map_only_to_the_cap() -> None:
-    verdict = judged({A: [10**12, 100]}, cap=1000)
-    assert verdict.seen.highest == {A: 1000}
-    assert verdict.lateness_ms.tolist() == [0, 890]
+def test_a_time_beyond_the_cap_says_nothing() -> None:
+    verdict = judged({A: [100, 10**12, 90, 89]}, cap=1000)
+    assert verdict.seen.highest == {A: 100}
+    assert verdict.lateness_ms.tolist() == [0, 0, 0, 1]
+    assert judged({A: [10**12]}, cap=1000).seen == UNSEEN
 
 
 def test_rows_without_event_time_say_nothing() -> None:
