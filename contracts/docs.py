@@ -15,6 +15,7 @@ from contracts.fields import LOGICAL
 from contracts.masking import MASK_KINDS
 from contracts.odcs import known_settings, own_schema
 from contracts.quality import RULE_KINDS
+from contracts.sla import LEVEL_KINDS
 from contracts.sql import META
 from contracts.tables import TABLE_KINDS
 from contracts.types import ALIASES, STORED
@@ -133,6 +134,11 @@ def _masks() -> str:
     return _table(("mask", "what is stored", "arguments", "columns", "on keys"), rows)
 
 
+def _levels() -> str:
+    rows = [(f"`{name}`", kind.limits, kind.element) for name, kind in LEVEL_KINDS.items()]
+    return _table(("property", "limits", "`element`"), rows)
+
+
 def _kept() -> str:
     rows = [(f"`{kind.name}`", f"`<stream>{kind.suffix}`", kind.holds) for kind in TABLE_KINDS]
     return _table(("kind", "table", "holds"), rows)
@@ -154,6 +160,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "types": _types,
     "rules": _rules,
     "masks": _masks,
+    "levels": _levels,
     "meta": _meta,
 }
 
