@@ -29,7 +29,7 @@ from lakehouse.standing import Standing
 
 SECOND, MINUTE, HOUR = 1_000, 60_000, HOUR_MS
 NOW = 470_000 * HOUR + 30 * MINUTE  # half past an hour
-NOTHING, EMPTY = ServiceLevels(), Standing()
+NOTHING, EMPTY, NONE_WAIT = ServiceLevels(), Standing(), Waiting(0)
 LATENCY = ServiceLevels(latency_ms=MINUTE)
 FRESHNESS = ServiceLevels(freshness_ms=10 * MINUTE)
 FREQUENCY = ServiceLevels(frequency_ms=10 * MINUTE)
@@ -42,14 +42,14 @@ def standing(*partitions: tuple[int, int], committed: int = SECOND, watermark: i
         ("t", n): PartitionState(0, 0, NOW - event, active=NOW - came) for n, (event, came) in enumerate(partitions)
     }
     anchor = AnchorState("p", "s", partitions=states, watermark_ms=None if watermark is None else NOW - watermark)
-    return Standing(anchor, {partition: 9 for partition in states}, {}, NOW - committed)
+    return Standing(anchor, dict.fromkeys(states, 9), {}, NOW - committed)
 
 
 FRESH = standing((2 * SECOND, SECOND))
 QUIET = standing((HOUR, HOUR), committed=HOUR)
 
 
-def judged(sla: ServiceLevels, at: Standing = FRESH, waiting: Waiting | None = Waiting(0), **rest: Any) -> Health:
+def judged(sla: ServiceLevels, at: Standing = FRESH, waiting: Waiting | None = NONE_WAIT, **rest: Any) -> Health:
     return evaluate(Asked(sla, at, waiting, **{"runs": True, **rest}), NOW)
 
 
