@@ -159,6 +159,44 @@ def status(
     raise typer.Exit(OK if found.healthy else PROBLEM)
 
 
+@app.command(
+    epilog="Example: tidegate canary --stream orders --contracts contracts/shop --kafka 127.0.0.1:9092 --lake ./lake"
+)
+def canary(
+    contracts: Contracts,
+    kafka: Kafka,
+    lake: LakeUri,
+    stream: Annotated[
+        list[str] | None, typer.Option("--stream", help="This stream alone (repeatable); else all.")
+    ] = None,
+    name: Pipeline = "main",
+    kafka_config: KafkaConfig = None,
+    cluster: LastCluster = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for it.", min=1)] = 60,
+    yes: Annotated[bool, typer.Option("--yes", help="Write into the source topic without asking.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write one marked record into a stream's topic, and time its way until a reader of the tables sees it.
+
+    Other consumers of the topic get the record too. Exit code 0: seen; 1: not in time, and where it stuck.
+    """
+    from jobs.canary import Asked, fly, show_flights
+
+    def allowed(statement: str) -> bool:
+        err.print(escape(statement), highlight=False, soft_wrap=True)
+        return yes or (sys.stdin.isatty() and typer.confirm("Write it?", err=True))
+
+    asked = Asked(contracts, kafka, lake, name, kafka_config, cluster, tuple(stream or ()), timeout)
+    flights = fly(asked, allowed)
+    if as_json:
+        print(json.dumps([flight.as_dict() for flight in flights]))
+    else:
+        show_flights(flights, out)
+    for failure in (flight.failure for flight in flights if flight.failure):
+        err.print(f"[bold red]tidegate:[/] {escape(failure)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(PROBLEM if any(flight.failure for flight in flights) else OK)
+
+
 @app.command(epilog="Example: tidegate maintain --contracts contracts/shop --lake ./lake --every 10m")
 def maintain(
     contracts: Contracts,

@@ -32,6 +32,14 @@ class Colour(StrEnum):
     RED = "red"  # a promise is broken, or the stream is
 
 
+class Job(StrEnum):
+    """How the pipeline's job is, as the cluster says."""
+
+    RUNS = "runs"
+    FAILS = "fails"  # and is about to start again
+    DOWN = "down"  # it ended, or nobody says that it runs
+
+
 class Cause(StrEnum):
     """Why a stream has its colour."""
 
@@ -44,6 +52,7 @@ class Cause(StrEnum):
     SILENT = "silent"  # the source says nothing at an hour at which it always does
     HEARTBEATS_STOPPED = "heartbeats_stopped"
     STALLED = "stalled"  # the job runs and commits nothing, while records wait
+    JOB_FAILS = "job_fails"
     JOB_DOWN = "job_down"
     PARKED = "parked"
 
@@ -123,7 +132,7 @@ class Asked:
     sla: ServiceLevels
     standing: Standing
     waiting: Waiting | None  # None: Kafka was not asked
-    runs: bool  # the pipeline's job
+    job: Job
     parked: str | None = None  # the reason
     past: Past = Past()
 
@@ -194,7 +203,9 @@ def _broken(asked: Asked, m: Measures, levels: Sequence[Level]) -> Iterator[Verd
     """Say what is wrong whatever is promised."""
     if asked.parked is not None:
         yield Colour.RED, Cause.PARKED, f"it is parked: {asked.parked}"
-    if asked.runs:
+    if asked.job is not Job.DOWN:
+        if asked.job is Job.FAILS:
+            yield Colour.RED, Cause.JOB_FAILS, f"the job fails and starts again: {_waits(m)}"
         if m.waits and _stalled(m):
             yield Colour.RED, Cause.STALLED, f"the job runs, but commits nothing: {_waits(m)}"
     elif m.waits:
@@ -260,6 +271,8 @@ def _silence(level: Level, said: str, past: Past, m: Measures, now_ms: int) -> V
 
 
 def _waits(m: Measures) -> str:
+    if m.waiting is None:
+        return "whether records wait is not known"
     if not m.waiting:
         return "nothing waits"
     verb = "record waits" if m.waiting == 1 else "records wait"

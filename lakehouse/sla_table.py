@@ -48,7 +48,7 @@ REWRITTEN_EVERY = 100  # versions: small files become one, and old rows go
 REPLACED_HOURS = 24  # for how long files that were replaced stay readable
 LONGEST_SAMPLE_MS = 30 * 60_000
 ATTEMPTS = 5  # against other writers
-NOT_CAUGHT_UP = frozenset({Cause.JOB_DOWN, Cause.PARKED, Cause.STALLED, Cause.UNKNOWN, Cause.IDLE})
+NOT_CAUGHT_UP = frozenset({Cause.JOB_DOWN, Cause.JOB_FAILS, Cause.PARKED, Cause.STALLED, Cause.UNKNOWN, Cause.IDLE})
 NO_ROWS = frozenset({HEARTBEATS, "kind.canary"})  # counted records that say nothing of the source's rate
 
 LEVEL = pa.struct([("name", pa.string()), ("value_ms", pa.int64()), ("limit_ms", pa.int64())])

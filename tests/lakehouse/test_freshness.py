@@ -18,6 +18,7 @@ from lakehouse.freshness import (
     Cause,
     Colour,
     Health,
+    Job,
     Past,
     Waiting,
     evaluate,
@@ -50,7 +51,7 @@ QUIET = standing((HOUR, HOUR), committed=HOUR)
 
 
 def judged(sla: ServiceLevels, at: Standing = FRESH, waiting: Waiting | None = NONE_WAIT, **rest: Any) -> Health:
-    return evaluate(Asked(sla, at, waiting, **{"runs": True, **rest}), NOW)
+    return evaluate(Asked(sla, at, waiting, **{"job": Job.RUNS, **rest}), NOW)
 
 
 def waits(age: int, records: int = 3) -> Waiting:
@@ -75,25 +76,25 @@ def test_a_stream_without_promises_is_green_while_its_job_runs(at: Standing, wai
 
 @pytest.mark.parametrize("sla", [NOTHING, EVERY])
 def test_records_that_wait_without_a_job_are_red(sla: ServiceLevels) -> None:
-    health = judged(sla, waiting=waits(90 * SECOND), runs=False)
+    health = judged(sla, waiting=waits(90 * SECOND), job=Job.DOWN)
     assert verdict(health) == (Colour.RED, Cause.JOB_DOWN)
     assert health.reason == "the job does not run: 3 records wait, the oldest for 90 s"
 
 
 def test_a_stopped_job_with_nothing_to_do_is_green_without_promises_and_amber_with_them() -> None:
-    assert verdict(judged(NOTHING, runs=False)) == (Colour.GREEN, Cause.FINE)
-    assert verdict(judged(EVERY, runs=False)) == (Colour.AMBER, Cause.IDLE)
+    assert verdict(judged(NOTHING, job=Job.DOWN)) == (Colour.GREEN, Cause.FINE)
+    assert verdict(judged(EVERY, job=Job.DOWN)) == (Colour.AMBER, Cause.IDLE)
 
 
 def test_a_stopped_job_is_red_without_an_answer_of_kafka_once_a_limit_is_passed() -> None:
-    assert verdict(judged(EVERY, waiting=None, runs=False)) == (Colour.AMBER, Cause.UNKNOWN)
-    assert verdict(judged(EVERY, QUIET, waiting=None, runs=False)) == (Colour.RED, Cause.JOB_DOWN)
-    assert verdict(judged(NOTHING, QUIET, waiting=None, runs=False)) == (Colour.AMBER, Cause.UNKNOWN)
+    assert verdict(judged(EVERY, waiting=None, job=Job.DOWN)) == (Colour.AMBER, Cause.UNKNOWN)
+    assert verdict(judged(EVERY, QUIET, waiting=None, job=Job.DOWN)) == (Colour.RED, Cause.JOB_DOWN)
+    assert verdict(judged(NOTHING, QUIET, waiting=None, job=Job.DOWN)) == (Colour.AMBER, Cause.UNKNOWN)
 
 
-@pytest.mark.parametrize("runs", [True, False])
-def test_a_parked_or_paused_stream_is_red_with_its_reason_whatever_else(runs: bool) -> None:
-    health = judged(EVERY, QUIET, waits(HOUR), runs=runs, parked="paused by hand")
+@pytest.mark.parametrize("job", Job)
+def test_a_parked_or_paused_stream_is_red_with_its_reason_whatever_else(job: Job) -> None:
+    health = judged(EVERY, QUIET, waits(HOUR), job=job, parked="paused by hand")
     assert (*verdict(health), health.reason) == (Colour.RED, Cause.PARKED, "it is parked: paused by hand")
 
 
@@ -101,6 +102,12 @@ def test_a_parked_or_paused_stream_is_red_with_its_reason_whatever_else(runs: bo
 def test_a_job_that_commits_nothing_while_records_wait_is_red_without_promises(at: Standing) -> None:
     assert verdict(judged(NOTHING, at, waits(STALLED_MS))) == (Colour.GREEN, Cause.FINE)
     assert verdict(judged(NOTHING, at, waits(STALLED_MS + 1))) == (Colour.RED, Cause.STALLED)
+
+
+def test_a_job_that_fails_and_starts_again_is_red_without_promises() -> None:
+    health = judged(NOTHING, job=Job.FAILS)
+    assert verdict(health) == (Colour.RED, Cause.JOB_FAILS)
+    assert health.reason == "the job fails and starts again: nothing waits"
 
 
 def test_a_job_that_works_off_a_backlog_does_not_stall() -> None:
@@ -189,7 +196,7 @@ def test_a_stream_that_never_committed_is_quiet_or_on_its_way() -> None:
     assert verdict(judged(FRESHNESS, EMPTY)) == (Colour.AMBER, Cause.QUIET)
     assert verdict(judged(FRESHNESS, EMPTY, waits(SECOND))) == (Colour.GREEN, Cause.FINE)
     assert verdict(judged(LATENCY, EMPTY, waits(2 * MINUTE))) == (Colour.RED, Cause.VIOLATED)
-    assert verdict(judged(EVERY, EMPTY, waits(SECOND), runs=False)) == (Colour.RED, Cause.JOB_DOWN)
+    assert verdict(judged(EVERY, EMPTY, waits(SECOND), job=Job.DOWN)) == (Colour.RED, Cause.JOB_DOWN)
 
 
 def test_idle_partitions_make_a_stream_no_older() -> None:
@@ -227,7 +234,7 @@ waitings = (
 )
 usuals = st.none() | st.builds(Usual, st.floats(0, 1e9), st.integers(3, 4))
 pasts = st.builds(Past, usuals, st.none() | st.builds(lambda age: NOW - age, ages))
-everything = st.builds(Asked, slas, stands, waitings, st.booleans(), st.none() | st.just("why"), pasts)
+everything = st.builds(Asked, slas, stands, waitings, st.sampled_from(Job), st.none() | st.just("why"), pasts)
 
 
 def worse(one: Colour, other: Colour) -> bool:
@@ -243,7 +250,7 @@ def test_whatever_is_asked_there_is_an_answer_with_a_reason(asked: Asked) -> Non
     assert all(number is None or number >= 0 for number in numbers)
     if asked.parked is not None:
         assert verdict(health) == (Colour.RED, Cause.PARKED)
-    elif not asked.runs and asked.waiting is not None and asked.waiting.records:
+    elif asked.job is Job.DOWN and asked.waiting is not None and asked.waiting.records:
         assert verdict(health) == (Colour.RED, Cause.JOB_DOWN)
     assert health == evaluate(asked, NOW), "the answer is a function of what is asked"
 
@@ -269,7 +276,7 @@ def test_no_promise_makes_a_stream_better(asked: Asked) -> None:
 
 
 def _with(asked: Asked, sla: ServiceLevels) -> Asked:
-    return Asked(sla, asked.standing, asked.waiting, asked.runs, asked.parked, asked.past)
+    return Asked(sla, asked.standing, asked.waiting, asked.job, asked.parked, asked.past)
 
 
 @pytest.mark.parametrize(

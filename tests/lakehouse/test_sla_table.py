@@ -13,7 +13,7 @@ from contracts.model import ServiceLevels
 from lakehouse import sla_table
 from lakehouse.anchor import AnchorState, PartitionState
 from lakehouse.errors import LakehouseError
-from lakehouse.freshness import Asked, Cause, Past, Waiting, evaluate
+from lakehouse.freshness import Asked, Cause, Job, Past, Waiting, evaluate
 from lakehouse.lake import Lake
 from lakehouse.rates import HOUR_MS, HOURS, Usual, hour_of_week
 from lakehouse.sla_table import EVERY_MS, SLA, TABLE, Evaluation, SlaTable
@@ -35,7 +35,7 @@ def evaluation(
     counts = {"read": records + heartbeats + 1, "kind.heartbeat": heartbeats, "kind.canary": 1}
     state = {("t", 0): PartitionState(0, 0, at, active=at)}
     standing = Standing(AnchorState("p", stream, counts=counts, last_counts=last, partitions=state), {}, {}, at)
-    return Evaluation(stream, evaluate(Asked(SLAS, standing, waiting, runs), at), standing)
+    return Evaluation(stream, evaluate(Asked(SLAS, standing, waiting, Job.RUNS if runs else Job.DOWN), at), standing)
 
 
 def rows(lake: Lake) -> list[dict[str, Any]]:
@@ -155,7 +155,7 @@ def test_a_lake_that_cannot_be_written_is_said(local: Lake) -> None:
 
 
 def test_a_stream_that_never_committed_has_a_row_too(local: Lake) -> None:
-    never = Evaluation("s", evaluate(Asked(ServiceLevels(), Standing(), None, False), NOW), Standing())
+    never = Evaluation("s", evaluate(Asked(ServiceLevels(), Standing(), None, Job.DOWN), NOW), Standing())
     assert never.health.cause is Cause.UNKNOWN
     assert SlaTable(local, "p").record([never, replace(never, stream="t")], "job", NOW) == 2
     assert {row["event_lag_ms"] for row in rows(local)} == {None}
