@@ -145,9 +145,9 @@ def status(
     name: Pipeline = "main",
     as_json: Json = False,
 ) -> None:
-    """Show per stream whether it runs, is behind or parked, and per table and partition what is committed.
+    """Show per stream whether it runs, is behind or parked, how fresh it is, and what is committed.
 
-    Exit code 0: all streams run or are level; 1: one is parked, or the job does not run.
+    Exit code 0: all streams run or are level; 1: one is parked or red, or the job does not run.
     """
     from jobs.status import read_status, show_status
 

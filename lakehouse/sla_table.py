@@ -1,7 +1,7 @@
 """_tidegate/sla: how each stream was judged, over time; what is usual for a source is told from it too.
 
-A stream gets a row when its colour or cause changes, and otherwise every EVERY_MS, never one a commit: some 150 a day.
-Rows are kept for KEPT_DAYS.
+A stream gets a row when its colour, its cause or what is violated changes, and otherwise every EVERY_MS: never one a
+commit, and some 150 a day. Rows are kept for KEPT_DAYS.
 
     evaluated_at           when it was judged
     pipeline, stream, by   whose it is, and who judged: `job`, or `supervisor` (`tidegate run --supervise`)
@@ -77,6 +77,7 @@ SLA = pa.schema(
         ("sample_usable", pa.bool_()),
     ]
 )
+WHAT = ("colour", "cause", "violated")  # whose change is news
 CONFIGURATION: Mapping[str, str | None] = {"delta.logRetentionDuration": "interval 2 days"}
 
 
@@ -144,7 +145,8 @@ class SlaTable:
         """Give the row of a stream; None when it says nothing new and the one before is not old."""
         last = _last(self._of(one.stream))
         health = one.health
-        same = last is not None and (last["colour"], last["cause"]) == (health.colour, health.cause)
+        violated = [level.name for level in health.levels if level.passed]
+        same = last is not None and [last[name] for name in WHAT] == [health.colour, health.cause, violated]
         if last is not None and same and now_ms - _ms(last["evaluated_at"]) < EVERY_MS:
             return None
         m = health.measures
@@ -159,7 +161,7 @@ class SlaTable:
             "colour": str(health.colour),
             "cause": str(health.cause),
             "reason": health.reason,
-            "violated": [level.name for level in health.levels if level.passed],
+            "violated": violated,
             "levels": [{"name": v.name, "value_ms": v.value_ms, "limit_ms": v.limit_ms} for v in health.levels],
             "event_lag_ms": m.event_lag_ms,
             "waiting_records": m.waiting,
