@@ -70,8 +70,8 @@ def shown(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sh
         own = frozenset({("stream", STREAM)})
 
         def settled(seen: Seen) -> bool:
-            judged = ("sla_event_lag_ms", "sla_watermark_lag_ms", "sla_oldest_waiting_ms")
-            return bool(seen.get(("records_late", own))) and all((name, own) in seen for name in judged)
+            judged = all((name, own) in seen for name in ("sla_event_lag_ms", "sla_watermark_lag_ms"))
+            return bool(seen.get(("records_late", own))) and judged and seen.get(("sla_waiting_records", own)) == 0
 
         def dashboard() -> Seen:
             # Flink fetches when asked: operators asked before the one that has the news may be a fetch behind.
@@ -167,7 +167,8 @@ def test_freshness_is_that_of_the_tables(seen: Seen) -> None:
     assert value(seen, "sla_colour") == value(seen, "sla_violated") == value(seen, "sla_waiting_records") == 0
     since = time.time() * 1000 - LATEST
     assert since - 300_000 < value(seen, "sla_event_lag_ms") < since
-    assert value(seen, "sla_watermark_lag_ms") == value(seen, "sla_event_lag_ms") + DISORDER
+    behind = value(seen, "sla_watermark_lag_ms") - value(seen, "sla_event_lag_ms")
+    assert abs(behind - DISORDER) < 30_000, "gauges are not read all at one moment"
     assert seen["sla_failures", frozenset()] == 0
 
 
