@@ -6,15 +6,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from contracts.model import ServiceLevels, Start
 from jobs import freshness
-from jobs.errors import KafkaProblem
+from jobs.errors import JobRefused, KafkaProblem
 from jobs.freshness import JOB, Freshness, FreshnessWatch, Looked, job_of
 from jobs.freshness_function import report
+from jobs.start import StartPlan
+from jobs.watch import follow
 from lakehouse.begins import keep_begins
 from lakehouse.freshness import Cause, Colour, Job, Waiting
 from lakehouse.lake import Lake
@@ -189,6 +193,37 @@ def test_a_watch_whose_record_fails_still_tells_what_it_found(local: Lake, broke
 )  # fmt: skip
 def test_flinks_states_say_how_a_job_is(state: str | None, job: Job) -> None:
     assert job_of(state) is job
+
+
+class Gone(Exception):
+    """Ends a watch that would go on."""
+
+
+def test_the_supervisor_records_that_a_job_is_gone_while_records_wait(local: Lake, broker: Broker) -> None:
+    commit(local, 0, 5)
+    broker.records[P] = {9: ago(1)}
+
+    def refused() -> str:
+        raise JobRefused("the cluster is full")
+
+    cluster = SimpleNamespace(state=lambda job: None, running=lambda name: None, why_failed=lambda job: None)
+    launch: Any = SimpleNamespace(
+        request=SimpleNamespace(pipeline="test", freshness_seconds=0.0), contracts=(CONTRACT,), lake=local,
+        kafka=broker, cluster=cluster, plan=StartPlan({}, {}), submit=refused,
+    )  # fmt: skip
+    table, until = SlaTable(local, "test"), time.monotonic() + 30
+
+    def sleep(_: float) -> None:
+        time.sleep(0.02)
+        table.refresh()
+        if len(table._of("orders")):
+            raise Gone
+        assert time.monotonic() < until
+
+    with pytest.raises(Gone):
+        follow(launch, "job", Console(quiet=True), until_caught_up=False, supervise=True, sleep=sleep)
+    row = table._of("orders").to_pylist()[0]
+    assert (row["by"], row["colour"], row["cause"], row["waiting_records"]) == ("supervisor", "red", "job_down", 4)
 
 
 class Gauges:
