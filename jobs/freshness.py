@@ -18,11 +18,12 @@ from jobs.kafka.offsets import Partition, earliest_offsets, end_offsets, oldest_
 from jobs.routing import reads
 from jobs.start import resolve_topics
 from lakehouse.begins import read_begins
+from lakehouse.errors import FatalError
 from lakehouse.freshness import Asked, Health, Job, Waiting, evaluate
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
 from lakehouse.sla_table import Evaluation, SlaTable
-from lakehouse.standing import Standing, standings
+from lakehouse.standing import Standing, standing_of, standings
 
 PEEK_SECONDS = 10.0  # for the oldest waiting records of all streams
 JOB, SUPERVISOR = "job", "supervisor"  # who judges
@@ -58,19 +59,20 @@ class Freshness:
 
         While Kafka is away, what waits is not known. Raises what lakehouse.errors says.
         """
-        stands = standings(self.lake, self.contracts, self.pipeline) if stands is None else stands
+        broken: dict[str, str] = {}
+        stands = self._stands(broken) if stands is None else stands
         try:
             waiting = self._waiting(stands, ends)
         except KafkaProblem:
             waiting = {}
-        parked = {entry.stream: entry.reason for entry in self._parking.all()}
+        still = broken | {entry.stream: entry.reason for entry in self._parking.all()}
         self._table.refresh()
         now_ms = int(time.time() * 1000)
 
         def judged(contract: Contract) -> Evaluation:
             name, standing = contract.stream, stands[contract.stream]
             past = self._table.past(name, standing, now_ms)
-            asked = Asked(contract.sla, standing, waiting.get(name), job, parked.get(name), past)
+            asked = Asked(contract.sla, standing, waiting.get(name), job, still.get(name), past)
             return Evaluation(name, evaluate(asked, now_ms), standing)
 
         return [judged(contract) for contract in self.contracts]
@@ -78,6 +80,19 @@ class Freshness:
     def record(self, evaluations: Sequence[Evaluation], by: str) -> int:
         """Keep evaluations in the lake, those that say something new; gives how many. Raises LakehouseError."""
         return self._table.record(evaluations, by, int(time.time() * 1000))
+
+    def _stands(self, broken: dict[str, str]) -> Mapping[str, Standing]:
+        """Read where the tables stand; a stream whose tables cannot be continued is noted, and blinds for no other."""
+        try:
+            return standings(self.lake, self.contracts, self.pipeline)
+        except FatalError:
+            stands: dict[str, Standing] = {}
+            for contract in self.contracts:
+                try:
+                    stands[contract.stream] = standing_of(self.lake, contract, self.pipeline)
+                except FatalError as error:
+                    broken[contract.stream], stands[contract.stream] = str(error), Standing()
+            return stands
 
     def _waiting(self, stands: Mapping[str, Standing], ends: Positions | None) -> dict[str, Waiting]:
         """Give what waits for each stream; raises KafkaProblem."""

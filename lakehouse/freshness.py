@@ -133,7 +133,7 @@ class Asked:
     standing: Standing
     waiting: Waiting | None  # None: Kafka was not asked
     job: Job
-    parked: str | None = None  # the reason
+    parked: str | None = None  # why it stands still
     past: Past = Past()
 
 
@@ -202,7 +202,7 @@ def _latency(limit_ms: int, from_event: bool, m: Measures) -> int | None:
 def _broken(asked: Asked, m: Measures, levels: Sequence[Level]) -> Iterator[Verdict]:
     """Say what is wrong whatever is promised."""
     if asked.parked is not None:
-        yield Colour.RED, Cause.PARKED, f"it is parked: {asked.parked}"
+        yield Colour.RED, Cause.PARKED, f"it stands still: {asked.parked}"
     if asked.job is not Job.DOWN:
         if asked.job is Job.FAILS:
             yield Colour.RED, Cause.JOB_FAILS, f"the job fails and starts again: {_waits(m)}"

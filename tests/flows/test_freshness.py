@@ -98,7 +98,7 @@ def test_a_stream_is_green_then_red_when_records_wait_and_a_canary_goes_the_whol
         produce(kafka, topic, events(51, 53))
         parked = lambda row: row["cause"] == "parked" and row["violated"] == ["latency"]  # noqa: E731
         red = until("a red row", lambda: list(filter(parked, asked.judged())))[0]
-        assert (red["colour"], red["reason"]) == ("red", "it is parked: paused by hand")
+        assert (red["colour"], red["reason"]) == ("red", "it stands still: paused by hand")
         assert (red["by"], red["waiting_records"]) == ("job", 3)
         assert red["oldest_waiting_ms"] > LATENCY_SECONDS * 1000
     Parking(Lake.open(str(pipeline.lake)), pipeline.name).unpark(STREAM)

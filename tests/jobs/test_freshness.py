@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from deltalake import DeltaTable
 from rich.console import Console
 
 from contracts.model import ServiceLevels, Start
@@ -140,7 +141,17 @@ def test_a_parked_stream_is_red_with_its_reason(local: Lake, broker: Broker) -> 
     commit(local, 0, 9)
     Parking(local, "test").park("orders", "a rule said stop")
     (one,) = judges(local, broker).evaluate(Job.RUNS)
-    assert (one.health.colour, one.health.reason) == (Colour.RED, "it is parked: a rule said stop")
+    assert (one.health.colour, one.health.reason) == (Colour.RED, "it stands still: a rule said stop")
+
+
+def test_a_stream_whose_tables_cannot_be_continued_blinds_for_no_other(local: Lake, broker: Broker) -> None:
+    audit = contract(stream="audit")
+    commit(local, 0, 9)
+    commit(local, 0, 9, of=audit)
+    DeltaTable(local.table_uri("audit_changes")).restore(0)
+    orders, other = judges(local, broker, CONTRACT, audit).evaluate(Job.RUNS)
+    assert orders.health.cause is Cause.FINE
+    assert other.health.cause is Cause.PARKED and "RESTORE was run" in other.health.reason
 
 
 def finished(watch: FreshnessWatch, job: Callable[[], Job] = lambda: Job.RUNS) -> Looked:

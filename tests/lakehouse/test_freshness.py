@@ -95,7 +95,7 @@ def test_a_stopped_job_is_red_without_an_answer_of_kafka_once_a_limit_is_passed(
 @pytest.mark.parametrize("job", Job)
 def test_a_parked_or_paused_stream_is_red_with_its_reason_whatever_else(job: Job) -> None:
     health = judged(EVERY, QUIET, waits(HOUR), job=job, parked="paused by hand")
-    assert (*verdict(health), health.reason) == (Colour.RED, Cause.PARKED, "it is parked: paused by hand")
+    assert (*verdict(health), health.reason) == (Colour.RED, Cause.PARKED, "it stands still: paused by hand")
 
 
 @pytest.mark.parametrize("at", [QUIET, EMPTY])
