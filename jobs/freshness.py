@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from contracts.model import Contract, Start
@@ -18,7 +19,7 @@ from jobs.kafka.offsets import Partition, earliest_offsets, end_offsets, oldest_
 from jobs.routing import reads
 from jobs.start import resolve_topics
 from lakehouse.begins import read_begins
-from lakehouse.errors import FatalError
+from lakehouse.errors import FatalError, LakehouseError
 from lakehouse.freshness import Asked, Health, Job, Waiting, evaluate
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
@@ -66,7 +67,8 @@ class Freshness:
         except KafkaProblem:
             waiting = {}
         still = broken | {entry.stream: entry.reason for entry in self._parking.all()}
-        self._table.refresh()
+        with suppress(LakehouseError):  # then there is not enough history
+            self._table.refresh()
         now_ms = int(time.time() * 1000)
 
         def judged(contract: Contract) -> Evaluation:
