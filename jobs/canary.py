@@ -24,7 +24,7 @@ from rich.table import Table
 from contracts.load import load_contracts
 from contracts.model import Contract
 from jobs.credentials import lake_options
-from jobs.errors import ClusterUnreachable, KafkaProblem, TidegateError, UnknownStream
+from jobs.errors import ClusterUnreachable, TidegateError, UnknownStream
 from jobs.kafka.client import KafkaClient
 from jobs.launch import running_job
 from jobs.routing import reads
@@ -111,11 +111,13 @@ def fly(asked: Asked, allowed: Callable[[str], bool]) -> list[Flight]:
     existing = client.topics()
     flights = [Flight(contract.stream, _topic(contract, existing)) for contract in contracts]
     for flight in flights:
-        if (parked := parking.read(flight.stream)) is not None:
+        if not flight.topic:
+            flight.failure = f"{flight.stream}: none of its topics exists; create one, or correct the contract"
+        elif (parked := parking.read(flight.stream)) is not None:
             flight.failure = f"{flight.stream} is parked, nothing was sent: {parked.reason}"
     topics = sorted({flight.topic for flight in flights if not flight.over})
     if topics and not allowed(_statement(topics)):
-        raise TidegateError("nothing was sent: say --yes where nobody can be asked")
+        raise TidegateError("nothing was sent: it needs a yes, or --yes where nobody can be asked")
     tracked = [
         Tracker(lake, asked, contract, flight)
         for contract, flight in zip(contracts, flights, strict=True)
@@ -135,11 +137,9 @@ def _chosen(contracts: Sequence[Contract], streams: Sequence[str]) -> list[Contr
 
 
 def _topic(contract: Contract, existing: Sequence[str]) -> str:
-    """Give the first topic of a stream that is there."""
-    own = [topic for topic in (contract.topics or sorted(existing)) if topic in existing and reads(contract, topic)]
-    if not own:
-        raise KafkaProblem(f"{contract.stream}: none of its topics exists; create one, or correct the contract")
-    return own[0]
+    """Give the first topic of a stream that is there; empty when none is."""
+    own = (topic for topic in (contract.topics or sorted(existing)) if topic in existing and reads(contract, topic))
+    return next(own, "")
 
 
 def _statement(topics: Sequence[str]) -> str:
