@@ -77,7 +77,7 @@ def test_a_stream_is_green_then_red_when_records_wait_and_a_canary_goes_the_whol
     contracts = promising(tmp_path, topic)
     asked = Asked(pipeline, contracts)
     produce(kafka, topic, events(1, 50))
-    with running(pipeline, contracts, freshness_seconds=1.0):
+    with running(pipeline, contracts, freshness_seconds=3.0):
         until("the rows are there", lambda: len(ids(pipeline, STREAM)) == 50)
         # The first rows had waited for the job to start, and are late for as long as they are news.
         until("a green row", lambda: [row for row in asked.judged() if row["colour"] == "green"])
