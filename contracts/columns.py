@@ -82,7 +82,7 @@ QUARANTINE = pa.schema(
 )
 
 # Records that no table holds, and their kind: tombstone, heartbeat, transaction, message, signal, dropped:<rule>,
-# filtered, unknown.
+# filtered, unknown, canary.
 OTHERS = pa.schema([*COORDINATES, ("_kind", pa.string())])
 
 

@@ -16,6 +16,7 @@ from contracts.masking import MASK_KINDS
 from contracts.measures import FUNCTIONS
 from contracts.odcs import known_settings, own_schema
 from contracts.quality import RULE_KINDS
+from contracts.sla import LEVEL_KINDS
 from contracts.sql import META
 from contracts.tables import TABLE_KINDS
 from contracts.types import ALIASES, STORED
@@ -143,6 +144,11 @@ def _functions() -> str:
     return _table(("function", "gives", "of", "over current"), rows)
 
 
+def _levels() -> str:
+    rows = [(f"`{name}`", kind.limits, kind.element) for name, kind in LEVEL_KINDS.items()]
+    return _table(("property", "limits", "`element`"), rows)
+
+
 def _kept() -> str:
     rows = [(f"`{kind.name}`", f"`<stream>{kind.suffix}`", kind.holds) for kind in TABLE_KINDS]
     return _table(("kind", "table", "holds"), rows)
@@ -164,6 +170,7 @@ TABLES: Mapping[str, Callable[[], str]] = {
     "types": _types,
     "rules": _rules,
     "masks": _masks,
+    "levels": _levels,
     "meta": _meta,
     "functions": _functions,
 }

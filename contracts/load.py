@@ -25,6 +25,7 @@ from contracts.settings import (
     read_tables,
     read_topics,
 )
+from contracts.sla import read_service_levels
 from contracts.sql import check_expressions
 from contracts.state import read_state
 
@@ -91,6 +92,7 @@ def _contract(document: Document, environment: Mapping[str, str], faults: Faults
     start, start_ms = read_start(settings, faults)
     tables = read_tables(settings, any(f.key_position for f in columns.fields), faults)
     state = read_state(settings, tables, columns, faults)
+    event_time = read_event_time(settings, columns, faults)
     contract = Contract(
         stream=table["name"],
         version=str(value["version"]),
@@ -102,7 +104,7 @@ def _contract(document: Document, environment: Mapping[str, str], faults: Faults
         topic_pattern=pattern,
         registry=read_registry(settings, environment, faults),
         full_identity=read_identity(settings, faults),
-        event_time=read_event_time(settings, columns, faults),
+        event_time=event_time,
         tables=tables,
         state=state,
         aggregates=read_aggregates(settings, tables, state.lanes, columns, faults),
@@ -117,6 +119,7 @@ def _contract(document: Document, environment: Mapping[str, str], faults: Faults
         start=start,
         start_timestamp_ms=start_ms,
         references=dict(rules.references),
+        sla=read_service_levels(value, table["name"], event_time, faults),
     )
     _check_order(contract, settings, faults)
     check_expressions(contract, columns, rules, settings, faults)
@@ -166,13 +169,13 @@ def _rules(
 
 
 def _read_service_level(level: Mapping[str, Any], stream: str, place: Place, rules: Rules) -> None:
-    """Note the freshness rule of a service level that has an action; the others are for other readers."""
+    """Note the freshness rule of a service level that has an action; those without are read in contracts.sla."""
     settings = settings_at(level, place, "slaSetting", rules.faults)
     if "action" not in settings:
         return
     if str(level["property"]).lower() != "latency" or not level.get("element"):
         remedy = "Give the action to `property: latency` with an `element`, a column of the contract"
-        rules.faults.add(place, "Tidegate checks no other service level than the latency of a column", remedy)
+        rules.faults.add(place, "only the latency of a column can have an action", remedy)
         return
     field = str(level["element"]).removeprefix(f"{stream}.")
     age = f"{level['value']} {level.get('unit') or 'd'}"

@@ -217,6 +217,16 @@ class Aggregate:
 
 
 @dataclass(frozen=True)
+class ServiceLevels:
+    """What the contract's service levels promise, in ms; None: nothing. contracts.sla says what each is measured by."""
+
+    latency_ms: int | None = None
+    latency_from_event: bool = False  # measured from the event's time, not from when it reached Kafka
+    freshness_ms: int | None = None
+    frequency_ms: int | None = None
+
+
+@dataclass(frozen=True)
 class Contract:
     """One stream: what its records are, the rules they must meet, what is private and which tables are kept."""
 
@@ -245,6 +255,7 @@ class Contract:
     start: Start = Start.EARLIEST
     start_timestamp_ms: int | None = None
     references: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)  # named reference lists
+    sla: ServiceLevels = ServiceLevels()
 
     @property
     def key(self) -> tuple[Field, ...]:

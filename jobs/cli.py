@@ -145,9 +145,9 @@ def status(
     name: Pipeline = "main",
     as_json: Json = False,
 ) -> None:
-    """Show per stream whether it runs, is behind or parked, and per table and partition what is committed.
+    """Show per stream whether it runs, is behind or parked, how fresh it is, and what is committed.
 
-    Exit code 0: all streams run or are level; 1: one is parked, or the job does not run.
+    Exit code 0: all streams run or are level; 1: one is parked or red, or the job does not run.
     """
     from jobs.status import read_status, show_status
 
@@ -157,6 +157,44 @@ def status(
     else:
         show_status(found, out)
     raise typer.Exit(OK if found.healthy else PROBLEM)
+
+
+@app.command(
+    epilog="Example: tidegate canary --stream orders --contracts contracts/shop --kafka 127.0.0.1:9092 --lake ./lake"
+)
+def canary(
+    contracts: Contracts,
+    kafka: Kafka,
+    lake: LakeUri,
+    stream: Annotated[
+        list[str] | None, typer.Option("--stream", help="This stream alone (repeatable); else all.")
+    ] = None,
+    name: Pipeline = "main",
+    kafka_config: KafkaConfig = None,
+    cluster: LastCluster = None,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for it.", min=1)] = 60,
+    yes: Annotated[bool, typer.Option("--yes", help="Write into the source topic without asking.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Write one marked record into a stream's topic, and time its way until a reader of the tables sees it.
+
+    Other consumers of the topic get the record too. Exit code 0: seen; 1: not in time, and where it stuck.
+    """
+    from jobs.canary import Asked, fly, show_flights
+
+    def allowed(statement: str) -> bool:
+        err.print(escape(statement), highlight=False, soft_wrap=True)
+        return yes or (sys.stdin.isatty() and typer.confirm("Write it?", err=True))
+
+    asked = Asked(contracts, kafka, lake, name, kafka_config, cluster, tuple(stream or ()), timeout)
+    flights = fly(asked, allowed)
+    if as_json:
+        print(json.dumps([flight.as_dict() for flight in flights]))
+    else:
+        show_flights(flights, out)
+    for failure in (flight.failure for flight in flights if flight.failure):
+        err.print(f"[bold red]tidegate:[/] {escape(failure)}", highlight=False, soft_wrap=True)
+    raise typer.Exit(PROBLEM if any(flight.failure for flight in flights) else OK)
 
 
 @app.command(epilog="Example: tidegate maintain --contracts contracts/shop --lake ./lake --every 10m")

@@ -14,6 +14,7 @@ from pyflink.table.udf import udf
 
 from contracts.model import Contract
 from jobs.commit_function import CommitSections
+from jobs.freshness_function import WatchFreshness
 from jobs.kafka.client import KafkaClient
 from jobs.probe_function import ProbeRegistries
 from jobs.refine_function import RefineRecords
@@ -44,9 +45,10 @@ def build(environment: StreamExecutionEnvironment, settings: IngestSettings) -> 
         windowed = statement("windowed", lane=lane, every=interval(settings.commit_seconds * 1000))
         tables.create_temporary_view(f"windowed_{lane}", tables.sql_query(windowed))
         statements.add_insert_sql(statement("commit", lane=lane))
+    tables.execute_sql(statement("ticks"))
+    statements.add_insert_sql(statement("freshness"))
     if registries := sorted({contract.registry for contract in contracts if contract.registry}):
         tables.create_temporary_function("probe_registries", _probe(registries))
-        tables.execute_sql(statement("ticks"))
         statements.add_insert_sql(statement("probe"))
     statements.attach_as_datastream()
     name_operators(environment, contracts, settings.commit_lanes)
@@ -75,8 +77,10 @@ def lanes(contracts: Sequence[Contract], number: int) -> list[list[Channel]]:
 def _functions(tables: StreamTableEnvironment, settings: IngestSettings) -> None:
     refine = udf(RefineRecords(settings), result_type=DataTypes.STRING(), func_type="pandas", name="refine")
     commit = udf(CommitSections(settings), result_type=DataTypes.STRING(), func_type="pandas", name="commit")
+    watch = udf(WatchFreshness(settings), result_type=DataTypes.STRING(), func_type="pandas", name="watch_freshness")
     tables.create_temporary_function("refine", refine)
     tables.create_temporary_function("commit_sections", commit)
+    tables.create_temporary_function("watch_freshness", watch)
 
 
 def _probe(registries: Sequence[str]) -> Any:
@@ -154,6 +158,8 @@ def subscription(contracts: Sequence[Contract], absent: Collection[str] = ()) ->
     return {"topic-pattern": "|".join([*(f"({p})" for p in patterns), *(re.escape(name) for name in names)])}
 
 
+FRESHNESS = "freshness"
+
 # What the planner calls an operator -> what the dashboard shows, so that the job reads like the design's picture.
 NAMES = (
     (re.compile(r"^Source: records"), "kafka"),
@@ -175,7 +181,7 @@ def name_operators(environment: StreamExecutionEnvironment, contracts: Sequence[
     dealt = lanes(contracts, number)
     streams = iter(channel.name for lane in dealt for channel in lane)
     lanes_shown = [f"commit: {', '.join(channel.name for channel in lane)}" for lane in dealt]
-    later = iter([*lanes_shown, "registries"])  # functions of ours, in the order of the statements
+    later = iter([*lanes_shown, FRESHNESS, "registries"])  # functions of ours, in the order of the statements
     used: Counter[str] = Counter()
     for transformation in (found[key] for key in sorted(found)):
         name = _shown(transformation.getName())
@@ -185,6 +191,8 @@ def name_operators(environment: StreamExecutionEnvironment, contracts: Sequence[
             name = next(later)
         used[name] += 1
         transformation.setName(name)
+        if name == FRESHNESS:
+            transformation.setParallelism(1)  # one looks for all
         if not transformation.getClass().getSimpleName().startswith(("Union", "Partition")):
             transformation.setUid(f"{name}-{used[name]}")
 

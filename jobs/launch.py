@@ -47,6 +47,7 @@ class Request:
     commit_seconds: int = 5
     identity_seconds: float = 60.0
     discovery_seconds: float = 30.0
+    freshness_seconds: float = 60.0
 
     def to_json(self) -> str:
         """Give the request as JSON, with absolute paths, so that it can be repeated from anywhere."""
@@ -154,6 +155,7 @@ class Launch:
             commit_seconds=request.commit_seconds,
             identity_seconds=request.identity_seconds,
             discovery_seconds=request.discovery_seconds,
+            freshness_seconds=request.freshness_seconds,
         )
         with client_environment() as environment:
             job_id = self.cluster.submit([settings.to_json()], environment)

@@ -37,6 +37,7 @@ class IngestSettings:
     max_rows_per_commit: int = 2_000_000
     identity_seconds: float = 60.0  # between two looks at whether the topics are still the same
     discovery_seconds: float = 30.0  # between two looks for new partitions and topics
+    freshness_seconds: float = 60.0  # between two looks at how fresh the streams are
 
     def to_json(self) -> str:
         """Give the settings as one JSON object."""

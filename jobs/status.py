@@ -16,9 +16,11 @@ from rich.table import Table
 
 from contracts.load import load_contracts
 from contracts.model import Contract
-from jobs.cluster import FINISHED, Cluster
+from jobs.cluster import Cluster
 from jobs.credentials import lake_options
 from jobs.errors import ClusterUnreachable
+from jobs.freshness import Freshness, job_of
+from jobs.freshness_report import freshness_table
 from jobs.kafka.client import KafkaClient
 from jobs.kafka.offsets import end_offsets, partitions_of
 from jobs.launch import last_run
@@ -26,6 +28,7 @@ from jobs.routing import reads
 from jobs.start import resolve_topics
 from jobs.table_status import worn
 from lakehouse.drift import read_drift
+from lakehouse.freshness import Colour, Health, Job
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
 from lakehouse.standing import Standing, standings
@@ -67,11 +70,12 @@ class StreamStatus:
     facts: tuple[TableFacts, ...] = ()  # how worn its tables are
     asked: bool = False  # to merge files, and has not done it yet
     notes: tuple[str, ...] = ()  # where tables are not kept as the contract wants, and what to do
+    health: Health | None = None  # how fresh it is, beside what its contract promises
 
 
 @dataclass(frozen=True)
 class Status:
-    """How a pipeline is; healthy when no stream is parked and its job runs or has nothing to do."""
+    """How a pipeline is; healthy when no stream is parked or red and its job runs or has nothing to do."""
 
     pipeline: str
     job: str | None
@@ -82,7 +86,8 @@ class Status:
     @property
     def healthy(self) -> bool:
         """Say whether nothing needs attention."""
-        return all(stream.state in (RUNNING, LEVEL) for stream in self.streams)
+        sound = all(stream.state in (RUNNING, LEVEL) for stream in self.streams)
+        return sound and not any(stream.health and stream.health.colour is Colour.RED for stream in self.streams)
 
     def as_dict(self) -> dict[str, Any]:
         """Give the status as plain values."""
@@ -106,9 +111,12 @@ def read_status(
     loaded = load_contracts(contracts, dict(os.environ))
     lake = Lake.open(lake_uri, lake_options())
     job, job_state = _job(lake, pipeline, cluster)
-    ends = _ends(loaded, kafka, kafka_config)
+    client = KafkaClient.from_file(kafka_config, kafka) if kafka else None
+    ends = _ends(loaded, client)
     parked = {entry.stream: entry.reason for entry in Parking(lake, pipeline).all()}
     stands = standings(lake, loaded, pipeline)
+    judged = Freshness(loaded, lake, pipeline, client).evaluate(job_of(job_state), stands=stands, ends=ends)
+    healths = {one.stream: one.health for one in judged}
     facts = facts_of(lake, loaded, pipeline)
     asked = Requests(lake, pipeline).all()
     streams = tuple(
@@ -116,6 +124,7 @@ def read_status(
             _stream(contract, stands[name], ends, parked.get(name), job_state),
             facts=tuple(facts[name]),
             asked=name in asked,
+            health=healths[name],
         )
         for contract in loaded
         for name in [contract.stream]
@@ -137,15 +146,15 @@ def _job(lake: Lake, pipeline: str, cluster: str | None) -> tuple[str | None, st
     try:
         asked = Cluster(cluster or entry["request"]["cluster"])
         running = asked.running(f"tidegate {pipeline}")
-        return (running, "RUNNING") if running else (entry["job"], asked.state(entry["job"]) or "UNKNOWN")
+        job = running or entry["job"]
+        return job, asked.state(job) or "UNKNOWN"
     except ClusterUnreachable:
         return entry["job"], None
 
 
-def _ends(contracts: tuple[Contract, ...], kafka: str | None, config: Path | None) -> dict[Partition, int] | None:
-    if kafka is None:
+def _ends(contracts: tuple[Contract, ...], client: KafkaClient | None) -> dict[Partition, int] | None:
+    if client is None:
         return None
-    client = KafkaClient.from_file(config, kafka)
     return dict(end_offsets(client, partitions_of(client, resolve_topics(contracts, client)[0])))
 
 
@@ -184,8 +193,7 @@ def _word(partitions: tuple[PartitionStatus, ...], parked: str | None, job_state
     if parked is not None:
         return PARKED, parked
     lag = sum(p.lag or 0 for p in partitions)
-    runs = job_state is not None and job_state not in (*FINISHED, "UNKNOWN")
-    if runs:
+    if job_of(job_state) is not Job.DOWN:
         return (BEHIND, f"{lag} offsets behind") if lag else (RUNNING, "")
     if all(p.lag == 0 for p in partitions):
         return LEVEL, "all that Kafka holds is committed"
@@ -205,7 +213,8 @@ def show_status(status: Status, console: Console) -> None:
         for p in s.partitions:
             partitions.add_row(s.stream, p.topic, str(p.partition), _text(p.committed), _text(p.lag))
     console.print(f"pipeline {status.pipeline}, job {status.job or '-'} {status.job_state or ''}", highlight=False)
-    console.print(streams, partitions, worn(facts for s in status.streams for facts in s.facts))
+    console.print(streams, freshness_table({s.stream: s.health for s in status.streams if s.health}))
+    console.print(partitions, worn(facts for s in status.streams for facts in s.facts))
     for s in status.streams:
         if s.asked:
             console.print(f"the writer of {s.stream} is asked to merge files, and has not done it yet", highlight=False)

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -14,10 +15,12 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from contracts.model import Contract
 from jobs.cluster import FINISHED
 from jobs.errors import ClusterUnreachable, JobFailed, JobRefused, KafkaProblem
+from jobs.freshness import SUPERVISOR, Freshness, FreshnessWatch, job_of
 from jobs.kafka.offsets import readable_between
 from jobs.launch import Launch
 from jobs.routing import reads
 from lakehouse.errors import RetryableError
+from lakehouse.freshness import Job
 from lakehouse.parking import Parking
 from lakehouse.standing import Standing, standing_of
 
@@ -49,6 +52,7 @@ def follow(
     """
     catching = CatchUp(launch)
     troubles = Troubles(console, give_up=not supervise)
+    fresh = _freshness(launch) if supervise else None
     submitted_again, backoff = 0, 1.0
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, disable=not until_caught_up) as bar:
@@ -65,6 +69,8 @@ def follow(
                 troubles.tell(str(error))
             reason = troubles.look(launch, job_id, bar.tasks[0].completed)
             lost = _ended(launch, job_id)
+            if fresh is not None:  # the job watches as well, but not while it is gone
+                fresh.look(partial(_job, launch, job_id))
             if lost is not None and not supervise:
                 raise JobFailed(f"job {job_id} ended: {lost}")
             if reason is not None or lost is not None:
@@ -78,6 +84,19 @@ def follow(
             sleep(POLL_SECONDS)
     launch.finish_lanes()
     return {"job": job_id, "submitted_again": submitted_again, "parked": sorted(catching.reasons())}
+
+
+def _freshness(launch: Launch) -> FreshnessWatch:
+    request = launch.request
+    freshness = Freshness(launch.contracts, launch.lake, request.pipeline, launch.kafka)
+    return FreshnessWatch(freshness, SUPERVISOR, request.freshness_seconds)
+
+
+def _job(launch: Launch, job_id: str) -> Job:
+    try:
+        return job_of(launch.cluster.state(job_id))
+    except ClusterUnreachable:
+        return Job.DOWN
 
 
 class Troubles:

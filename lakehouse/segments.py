@@ -194,6 +194,24 @@ def collect_garbage(lake: Lake, anchors: Anchors, safety_age: timedelta, *, dry_
     return Collected(deleted, kept, freed)
 
 
+def written_since(lake: Lake, since_ms: int) -> dict[str, int]:
+    """Give the segments that were refined since a time, by their own clocks: path -> bytes."""
+    with lake.explained("list segments"):
+        pages = obstore.list(lake.objects, prefix=f"{FOLDER}/", offset=f"{FOLDER}/{since_ms}")
+        return {entry["path"]: entry["size"] for page in pages for entry in page}
+
+
+def covers(lake: Lake, path: str, size: int, stream: str, partition: tuple[str, int], offset: int) -> bool:
+    """Say whether a segment covers an offset, or a later one, for a stream; not when it is gone meanwhile."""
+    with lake.explained(f"read the segment {path}"):
+        try:
+            trailer = _trailer(lake, path, size)
+        except (FileNotFoundError, NotFoundError):
+            return False
+    found = (last for name, ranges in trailer if name == stream for *where, last in ranges if tuple(where) == partition)
+    return any(last >= offset for last in found)
+
+
 def _applied(lake: Lake, path: str, size: int, anchors: Anchors) -> bool:
     return all(
         last <= anchors.get(stream, {}).get((topic, partition), -1)

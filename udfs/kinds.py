@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-DATA, TOMBSTONE, HEARTBEAT, TRANSACTION, MESSAGE, SIGNAL, UNKNOWN, REJECTED = KINDS = (
+DATA, TOMBSTONE, HEARTBEAT, TRANSACTION, MESSAGE, SIGNAL, UNKNOWN, CANARY, REJECTED = KINDS = (
     "data",  # a row for <stream>_changes
     "tombstone",  # null value: Kafka's own deletion marker
     "heartbeat",
@@ -16,8 +16,12 @@ DATA, TOMBSTONE, HEARTBEAT, TRANSACTION, MESSAGE, SIGNAL, UNKNOWN, REJECTED = KI
     "message",  # pg_logical_emit_message
     "signal",  # a row of a signal table, on a contract without fields
     "unknown",  # no envelope, on a contract without fields
+    "canary",  # sent by `tidegate canary`, to be followed on its way
     "rejected",
 )
+
+# A canary has a null value, so that no decoder meets it, and a key that begins so.
+CANARY_KEY = b'{"tidegate_canary":'
 
 CHANGES = ("c", "u", "d", "r", "t")  # op of a change event (Debezium: "Change event values")
 PLAIN = "e"  # op we give a plain event

@@ -34,6 +34,7 @@ def normalise(records: pa.Table, contract: Contract, schemas: SchemaSource, now_
     plan = plan_of(contract)
     told = Kinds(len(records))
     decoded = _decode(_column(records, "value"), plan, schemas, told)
+    _note_canaries(records, told)
     parts = [rows_of(piece, records, plan, schemas, now_ms) for piece in decoded.pieces]
     refusals = _but_of_deletes([*decoded.refusals, *_refusals(parts, contract)], parts, contract)
     told.set([r.row for r in refusals], kinds.REJECTED)
@@ -65,6 +66,15 @@ def _decode(values: pa.BinaryArray, plan: Plan, schemas: SchemaSource, told: Kin
     if plan.contract.encoding is Encoding.AVRO:
         return decode_avro(values, row, plan.contract, schemas)
     return decode_json(values, row, plan.contract, plan.shape)
+
+
+def _note_canaries(records: pa.Table, told: Kinds) -> None:
+    """Tell canaries from the tombstones that they look like."""
+    values = _column(records, "value")
+    if values.null_count:
+        rows = np.flatnonzero(~slices.valid(values))
+        keys = _column(records, "key").take(pa.array(rows))
+        told.set(rows[slices.mask_of(pc.starts_with(keys, pattern=kinds.CANARY_KEY))], kinds.CANARY)
 
 
 def _refusals(parts: Sequence[Rows], contract: Contract) -> list[Refusal]:

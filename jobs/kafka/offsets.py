@@ -16,6 +16,7 @@ from jobs.kafka.client import KafkaClient
 Partition = tuple[str, int]
 
 READ_TIMEOUT_SECONDS = 60.0
+PEEKED_BYTES = 64 * 1024  # of a partition, to see its next record; a larger record comes whole all the same
 COORDINATOR_TIMEOUT_SECONDS = 30.0
 
 
@@ -71,6 +72,35 @@ def readable_between(kafka: KafkaClient, topic: str, partition: int, after: int,
             if consumer.position(place) >= before:
                 return False
     raise KafkaProblem(f"topic {topic} partition {partition} could not be read from offset {first}: is a broker down?")
+
+
+def oldest_from(
+    kafka: KafkaClient, positions: Mapping[Partition, int], ends: Mapping[Partition, int], seconds: float = 5.0
+) -> dict[Partition, int | None]:
+    """Give when the first readable record from each position came to Kafka (its timestamp, ms).
+
+    None where none is readable below the end (markers, aborted records); left out where Kafka did not say in time, or
+    the record has no timestamp. Raises KafkaProblem.
+    """
+    left = {TopicPartition(*p): ends[p] for p, position in positions.items() if position < ends[p]}
+    found: dict[Partition, int | None] = {p: None for p in positions if TopicPartition(*p) not in left}
+    if not left:
+        return found
+    until = time.monotonic() + seconds
+    with kafka.consumer(max_partition_fetch_bytes=PEEKED_BYTES) as consumer:
+        consumer.assign(list(left))
+        for place, begin in consumer.beginning_offsets(list(left)).items():
+            consumer.seek(place, max(begin, positions[place.topic, place.partition]))
+        while left and time.monotonic() < until:
+            for place, records in consumer.poll(timeout_ms=200, max_records=1).items():
+                end = left.pop(place, None)
+                if end is not None and (records[0].offset >= end or records[0].timestamp >= 0):
+                    found[place.topic, place.partition] = None if records[0].offset >= end else records[0].timestamp
+            for place in [place for place, end in left.items() if consumer.position(place) >= end]:
+                found[place.topic, place.partition] = None
+                del left[place]
+            consumer.pause(*[place for place in consumer.assignment() if place not in left])
+    return found
 
 
 def fresh_group(kafka: KafkaClient, group: str, offsets: Mapping[Partition, int]) -> str:

@@ -17,7 +17,7 @@ from contracts.check import check_directory
 from contracts.durations import parse_duration
 from contracts.faults import ContractError
 from contracts.load import load_contract, load_contracts
-from contracts.model import Action, Start
+from contracts.model import Action, ServiceLevels, Start
 
 CASES = Path(__file__).parent / "cases"
 SHOP = Path(contracts.__file__).parent / "shop"
@@ -117,6 +117,13 @@ def test_rules_have_the_arguments_that_the_rules_table_reads() -> None:
         "sql": "\"note\" IS NOT NULL AND CAST(\"note\" AS VARCHAR) NOT IN ('', 'N/A')"
     }
     assert rules["key_present"].action is Action.QUARANTINE
+
+
+def test_service_levels_are_read_in_milliseconds_and_one_with_an_action_stays_a_rule() -> None:
+    contract = load_contract(CASES / "ok_service_levels.odcs.yaml")
+    assert contract.sla == ServiceLevels(90_000, True, 5_400_000, 86_400_000)
+    assert [rule.kind for rule in contract.rules if rule.field == "at"] == ["freshness"]
+    assert load_contract(CASES / "ok_smallest.odcs.yaml").sla == ServiceLevels()
 
 
 def test_contracts_travel_to_workers_unchanged() -> None:

@@ -62,22 +62,26 @@ def shown(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sh
     produce(kafka, BEATS, [{"ts_ms": LATEST}])
     good = [_change(n, LATEST - 1000 * (6 - n)) for n in range(1, 7)]
     produce(kafka, TOPIC, [*good, POISON, _change(7, LATEST, amount=-1, note="x" * 21), None])
-    with running(pipeline, contracts) as (launch, job_id):
+    with running(pipeline, contracts, freshness_seconds=1.0) as (launch, job_id):
         until("the first rows are there", lambda: len(offsets(pipeline, STREAM)) == 8)
         produce(kafka, TOPIC, [_change(8, LATEST - BEHIND)])
         until("the late row is there", lambda: len(offsets(pipeline, STREAM)) == 9)
         endpoint = f"http://127.0.0.1:{stack.place('flink').ports['taskmanager']}/metrics"
-        late = ("records_late", frozenset({("stream", STREAM)}))
+        own = frozenset({("stream", STREAM)})
+
+        def settled(seen: Seen) -> bool:
+            judged = all((name, own) in seen for name in ("sla_event_lag_ms", "sla_watermark_lag_ms"))
+            return bool(seen.get(("records_late", own))) and judged and seen.get(("sla_waiting_records", own)) == 0
 
         def dashboard() -> Seen:
             # Flink fetches when asked: operators asked before the one that has the news may be a fetch behind.
             asked = [_of_dashboard(metrics(launch.cluster, job_id)) for _ in range(2)]
-            return asked[1] if asked[0].get(late) else {}
+            return asked[1] if settled(asked[0]) else {}
 
         def prometheus() -> Seen:
             answer = httpx.get(endpoint, trust_env=False, timeout=10)
             found = _of_prometheus(answer.text, job_id)
-            return found if found.get(late) else {}
+            return found if settled(found) else {}
 
         segments = sum(path.stat().st_size for path in (folder / "lake" / "_tidegate" / "segments").iterdir())
         yield Shown(until("the dashboard", dashboard), until("the endpoint", prometheus), segments)
@@ -157,6 +161,15 @@ def test_watermark_and_latencies_are_those_of_the_last_commit(seen: Seen) -> Non
     assert 0 <= value(seen, "latency_ingest_ms") < 60_000
     since = time.time() * 1000 - (LATEST - BEHIND)  # the last commit held the late row only
     assert since - 300_000 < value(seen, "latency_event_ms") < since
+
+
+def test_freshness_is_that_of_the_tables(seen: Seen) -> None:
+    assert value(seen, "sla_colour") == value(seen, "sla_violated") == value(seen, "sla_waiting_records") == 0
+    since = time.time() * 1000 - LATEST
+    assert since - 300_000 < value(seen, "sla_event_lag_ms") < since
+    behind = value(seen, "sla_watermark_lag_ms") - value(seen, "sla_event_lag_ms")
+    assert abs(behind - DISORDER) < 30_000, "gauges are not read all at one moment"
+    assert seen["sla_failures", frozenset()] == 0
 
 
 def test_each_metric_shown_is_in_the_table_with_its_labels_and_each_of_the_table_is_shown(seen: Seen) -> None:

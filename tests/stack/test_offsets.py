@@ -14,6 +14,7 @@ from jobs.kafka.offsets import (
     end_offsets,
     fresh_group,
     offsets_at,
+    oldest_from,
     partitions_of,
     readable_between,
     topic_ids,
@@ -53,6 +54,24 @@ def test_markers_and_aborted_records_are_not_readable(kafka: KafkaClient, topic:
     assert readable_between(kafka, topic, 0, 0, 7)
     assert not readable_between(kafka, topic, 0, 6, 8)
     assert not readable_between(kafka, topic, 0, 3, 4)
+
+
+def test_the_oldest_readable_record_is_told_of_each_partition_at_once(kafka: KafkaClient, topic: str) -> None:
+    ensure_topics(kafka, {topic: 4})
+    producer = Producer({"bootstrap.servers": kafka.bootstrap})
+    for second in range(3):
+        for partition in (1, 2):
+            producer.produce(topic, b"v" * 200_000, partition=partition, timestamp=1_000 * second + partition)
+        producer.flush(30)
+    write(kafka, topic, "commit")  # record 0, marker 1
+    write(kafka, topic, "abort", 3)  # records 2 3 4, marker 5
+    ends = end_offsets(kafka, partitions_of(kafka, [topic]))
+    one, two, three = (topic, 1), (topic, 2), (topic, 3)
+    found = oldest_from(kafka, {(topic, 0): 1, one: 0, two: 2, three: 0}, ends)
+    assert found == {(topic, 0): None, one: 1, two: 2_002, three: None}
+    before = time.time() * 1000 - 60_000
+    assert before < (oldest_from(kafka, {(topic, 0): 0}, ends)[topic, 0] or 0) < before + 120_000
+    assert oldest_from(kafka, {one: 0}, ends, seconds=0) == {}, "no time, no answer"
 
 
 def test_a_long_run_of_aborted_records_is_passed_over(kafka: KafkaClient, topic: str) -> None:
