@@ -194,7 +194,7 @@ class Tracker:
 
     def _visible(self, standing: Standing, offset: int) -> bool:
         """Say whether a Delta reader that opens the stream's last table finds the progress of every lane there."""
-        name = kinds_of(self._contract.tables)[-1].table_name(self._contract.stream)
+        name = kinds_of(self._contract)[-1].table_name(self._contract.stream)
         topic, partition = self.flight.topic, self.flight.partition
         with self._lake.explained(f"read table {name}"):
             try:

@@ -1,6 +1,6 @@
 """Windows over a disorderly topic on the real cluster: one partition an hour behind, an idle one, wrong clocks, a burst
-of very late rows, a connector that sends again, a worker and a TaskManager killed with windows open. Then each row counts
-once in each of its windows, or stands in <stream>_late, and Flink's watermark is the stream's."""
+of very late rows, a connector that sends again, a worker and a TaskManager killed with windows open. Then each row
+counts once in each of its windows, or stands in <stream>_late, and Flink's watermark is the stream's."""
 
 from __future__ import annotations
 
@@ -38,10 +38,12 @@ COLUMNS = (
     {"name": "paid_at", "logicalType": "timestamp", "physicalType": "timestamptz"},
 )
 AGGREGATES = [
-    {"name": "per_second", "window": {"type": "tumble", "size": "1 s"}, "groupBy": ["state"], "where": "op in ('c', 'u')",
-     "measures": {"orders": "count()", "revenue": "sum(amount)", "biggest": "max(amount)", "states": "approx_distinct(state)"}},
+    {"name": "per_second", "window": {"type": "tumble", "size": "1 s"}, "groupBy": ["state"],
+     "where": "op in ('c', 'u')", "measures": {"orders": "count()", "revenue": "sum(amount)", "biggest": "max(amount)",
+                                               "states": "approx_distinct(state)"}},
     {"name": "sliding", "window": {"type": "hop", "size": "10 s", "slide": "5 s"}, "measures": {"orders": "count()"}},
-    {"name": "visits", "window": {"type": "session", "gap": "2 s"}, "groupBy": ["state"], "measures": {"orders": "count()"}},
+    {"name": "visits", "window": {"type": "session", "gap": "2 s"}, "groupBy": ["state"],
+     "measures": {"orders": "count()"}},
     {"name": "stock", "window": {"type": "tumble", "size": "1 minute"}, "groupBy": ["state"], "over": "current",
      "measures": {"number": "count()", "worth": "sum(amount)"}},
 ]  # fmt: skip
@@ -62,13 +64,8 @@ class Orders:
         key = partition + 3 * (number // 2 if number % 5 == 0 else number)  # some rows change
         source = {"connector": "postgresql", "lsn": lsn, "sequence": json.dumps([str(lsn)] * 2), "ts_ms": paid_ms}
         paid_at = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(paid_ms // 1000)) + f".{paid_ms % 1000:03}Z"
-        row = {
-            "id": key,
-            "state": self.random.choice("abcde"),
-            "amount": self.random.randint(1, 10**6),
-            "paid_at": paid_at,
-        }
-        row["amount"] = f"{row['amount'] / 100:.2f}"
+        amount = f"{self.random.randint(1, 10**6) / 100:.2f}"
+        row = {"id": key, "state": self.random.choice("abcde"), "amount": amount, "paid_at": paid_at}
         return {"before": None, "after": row, "op": "c" if number % 5 else "u", "source": source}
 
     def write(self, first: int, last: int, partitions: tuple[int, ...] = (0, 1, 2)) -> None:
