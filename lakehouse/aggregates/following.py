@@ -71,6 +71,12 @@ class FollowingTable(MeasuredTable):
             self.put(change, {place: current.version}, _told(state), state.watermark_ms)
         self._counted = current.version
 
+    def see_to(self, current: StateTable) -> None:
+        """Bring the table to current's newest version, for a process that does not fill current."""
+        current.open()
+        if (state := current.state()) is not None:
+            self.catch_up(current, state)
+
     def _all_parts(self, current: StateTable) -> Iterable[pa.Table]:
         gathered = self.measuring.parts_schema.empty_table()
         for number in sorted(current.files()):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import pyarrow as pa
@@ -81,14 +81,19 @@ def batches_of(lake: Lake, table: str, columns: Sequence[str] | None = None) -> 
     """Give the rows of an append-only table in tables of bounded size."""
     with lake.explained(f"read table {table}"):
         held = DeltaTable(lake.table_uri(table), storage_options=dict(lake.storage_options)).to_pyarrow_dataset()
-        gathered: list[pa.RecordBatch] = []
-        for part in held.to_batches(columns=None if columns is None else list(columns)):
-            gathered.append(part)
-            if sum(len(one) for one in gathered) >= ROWS:
-                yield pa.Table.from_batches(gathered)
-                gathered = []
-        if gathered:
-            yield pa.Table.from_batches(gathered)
+        yield from gathered(held.to_batches(columns=None if columns is None else list(columns)))
+
+
+def gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """Give batches in tables of bounded size."""
+    parts: list[pa.RecordBatch] = []
+    for part in batches:
+        parts.append(part)
+        if sum(len(one) for one in parts) >= ROWS:
+            yield pa.Table.from_batches(parts)
+            parts = []
+    if parts:
+        yield pa.Table.from_batches(parts)
 
 
 def _nothing(lake: Lake, table: str) -> pa.Table:

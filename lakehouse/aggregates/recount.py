@@ -1,0 +1,131 @@
+"""Count windows again from a stream's changes: where rows were added at a position that was passed long ago."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from contracts.model import Contract
+from contracts.types import MICROS_UTC
+from lakehouse.added import effective
+from lakehouse.aggregates.columns import BOUNDS
+from lakehouse.aggregates.lateness import sort_rows
+from lakehouse.aggregates.measured import NEVER
+from lakehouse.aggregates.table import AggregateTable, LateTable
+from lakehouse.aggregates.windows import US, reach_us
+from lakehouse.errors import CommitContested
+from lakehouse.groups import Flags, Ints
+from lakehouse.kind import within
+from lakehouse.kinds import kinds_of
+from lakehouse.lake import Lake
+from lakehouse.merge.indexed import FLAGS, Change
+from lakehouse.progress import Writer
+from lakehouse.state.build import gathered
+from lakehouse.state.table import StateTable
+from lakehouse.table import Contested, StreamTable
+from lakehouse.tables import KeptTable, followers_of, tables_of
+
+ATTEMPTS = 50
+
+
+def recount(  # noqa: PLR0917 (whose windows, and which)
+    lake: Lake, contract: Contract, pipeline: str, pins: Mapping[str, str], first_ms: int, last_ms: int
+) -> None:
+    """Bring a stream's aggregates to what its tables say of the windows that touch a span of event time.
+
+    The job may run: each table is counted up to its own progress, on top of its newest version. To be told twice is
+    harmless. Raises CommitContested when others won every attempt, and what lakehouse.errors says of tables.
+    """
+    if not contract.aggregates:
+        return
+    contract = effective(lake, contract)
+    epochs: dict[str, int] = {}
+    writer = Writer(pipeline, epochs)
+    kept = tables_of(lake, contract, kinds_of(contract), writer, pins)
+    there = {table.kind.name: table for table in kept if table.open()}
+    anchor = there.get(kept[-1].kind.name)
+    if anchor is None or (state := anchor.state()) is None:
+        return
+    epochs.update(state.epochs())
+    changes, late = there.get("changes"), there.get("late")
+    if isinstance(changes, StreamTable) and isinstance(late, LateTable):
+        for table in there.values():
+            if isinstance(table, AggregateTable):
+                again = _Again(contract, changes, late, anchor, table, first_ms * US, last_ms * US)
+                _until_won(contract.stream, again.run)
+    if isinstance(anchor, StateTable):
+        for follower in followers_of(lake, contract, writer, pins):
+            if follower.open():
+                _until_won(contract.stream, lambda f=follower: f.see_to(anchor))  # type: ignore[misc]
+
+
+def _until_won(stream: str, verb: Callable[[], None]) -> None:
+    for attempt in range(ATTEMPTS):
+        try:
+            verb()
+            return
+        except Contested:
+            time.sleep(random.uniform(0, 0.05 * min(attempt + 1, 10)))
+    raise CommitContested(f"stream {stream}: {ATTEMPTS} attempts to count windows again were lost to others")
+
+
+class _Again:
+    """Counts one aggregate's windows again, of sessions all."""
+
+    def __init__(  # noqa: PLR0917 (what is read, and which windows)
+        self,
+        contract: Contract,
+        changes: StreamTable,
+        late: LateTable,
+        anchor: KeptTable,
+        table: AggregateTable,
+        first: int,
+        last: int,
+    ) -> None:
+        self._contract, self._changes, self._late, self._anchor = contract, changes, late, anchor
+        self._table, self._measuring = table, table.measuring
+        self._first, self._last = (-NEVER, NEVER) if table.measuring.session else (first, last)
+
+    def run(self) -> None:
+        """Put what the changes say in place of the windows' rows; raises Contested."""
+        for table in (self._anchor, self._changes, self._table):
+            table.open()
+        state, own = self._anchor.state(), self._table.state()
+        if state is None or own is None:
+            return
+        reached = self._table.progress(state.partitions)
+        parts, missed = self._measuring.parts_schema.empty_table(), []
+        for rows in self._rows():
+            found = sort_rows(self._measuring, within(rows, reached), self._contract.event_time.allowed_lateness_ms)
+            parts = self._measuring.merged([parts, *self._table.parts_of(found)])
+            missed.append(found.missed)
+        self._late.fill(pa.concat_tables(missed) if missed else self._late.columns_of(self._late.shape.columns.names))
+        parts = parts.filter(pa.array(self._touches(*(parts[name].to_numpy() for name in BOUNDS))))
+        stored = self._measuring.stored(parts, state.watermark_ms, time.time_ns() // 1000)
+        told = replace(own, commit=uuid.uuid4().hex, last_counts={}, ranges=())
+        self._table.put(Change(stored, self._held()), {}, told, state.watermark_ms)
+
+    def _held(self) -> Ints:
+        """Give where the windows' rows are."""
+        self._table.indexed.follow()
+        entries = self._table.indexed.below(NEVER, NEVER)
+        return entries.location[self._touches(entries.minor, entries.major)] & ~FLAGS
+
+    def _touches(self, start: Ints, end: Ints) -> Flags:
+        touching: Flags = (start <= self._last) & (end > self._first)
+        return touching
+
+    def _rows(self) -> Iterator[pa.Table]:
+        """Give the changes that may lie in the windows."""
+        reach = reach_us(self._measuring.window)
+        wanted = None
+        if not self._measuring.session:
+            low, high = (pa.scalar(at, pa.int64()).cast(MICROS_UTC) for at in (self._first - reach, self._last + reach))
+            wanted = (pc.field("_event_time") >= low) & (pc.field("_event_time") <= high)
+        return gathered(self._changes.delta.to_pyarrow_dataset().to_batches(filter=wanted))
