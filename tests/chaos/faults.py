@@ -40,12 +40,13 @@ from tests.chaos.records import PAYMENTS
 Fault = Callable[[Arena, Random], str]
 HOST_BEHIND_SECONDS = 30.0
 STEP_SECONDS = 15.0
+MERGED = (*KEYED, f"{PAYMENTS.stream}_per_second", f"{PAYMENTS.stream}_standing")
 # Points within the commit of one table -> the tables whose commits pass there.
 OF_TABLES = {
-    PARQUET_WRITTEN: KEYED,
+    PARQUET_WRITTEN: MERGED,
     VECTORS_WRITTEN: KEYED[:2],  # the memory marks rows as deleted rarely
-    BEFORE_PUT: KEYED,
-    PUT: KEYED,
+    BEFORE_PUT: MERGED,
+    PUT: MERGED,
 }
 
 

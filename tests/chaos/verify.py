@@ -17,6 +17,7 @@ from lakehouse.lake import Lake
 from lakehouse.read import connect
 from lakehouse.segments import FOLDER, collect_garbage
 from lakehouse.standing import Standing
+from tests.chaos.aggregates import aggregate_faults
 from tests.chaos.changes import records_of
 from tests.chaos.keys import state_faults
 from tests.chaos.losses import BEFORE
@@ -66,6 +67,7 @@ def verify(
             faults += [f"{topic.stream}: {fault}" for fault in _differences(connection)]
             if topic.debezium:
                 faults += [f"{topic.stream}: {fault}" for fault in state_faults(connection, lake, topic.stream)]
+                faults += [f"{topic.stream}: {fault}" for fault in aggregate_faults(connection, lake, topic.stream)]
             standing = standings[topic.stream]
             faults += [f"{topic.stream}: {fault}" for fault in _counts(connection, counts, standing)]
             for fate, number in connection.execute("SELECT fate, count(*) FROM truth GROUP BY ALL").fetchall():
