@@ -1,5 +1,5 @@
-"""The law of aggregates, checked by DuckDB: each change that <stream>_changes holds counts once in its window, or stands
-in <stream>_late for it; and over current the table is what a query over current says."""
+"""The law of aggregates, checked by DuckDB: each change that <stream>_changes holds counts once in its window, or it
+stands in <stream>_late for it; and over current the table is what a query over current says."""
 
 from __future__ import annotations
 
