@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from contracts.model import Encoding
-from tests.bench import ceiling, endtoend, isolation, parts, state_benchmarks, yardstick
+from tests.bench import aggregate_benchmarks, ceiling, endtoend, isolation, parts, state_benchmarks, yardstick
 from tests.bench.as_avro import AvroRecords
 from tests.bench.as_json import MEAN_BYTES
 from tests.bench.bench import Bench
@@ -167,6 +167,7 @@ BENCHMARKS: Mapping[str, tuple[Callable[[Bench], Section], bool, bool]] = {
     "reads": (state_benchmarks.read_costs, False, False),
     "beside": (state_benchmarks.refining_beside, False, False),
     "state": (state_benchmarks.rates, True, False),
+    "aggregates": (aggregate_benchmarks.aggregates, True, False),
     "tables": (state_benchmarks.many_tables_at_once, True, False),
     "isolation": (one_slow_stream, False, False),
     "memory": (memory, True, True),

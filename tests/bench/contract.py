@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
+from typing import Any
+
+import yaml
 
 from contracts.load import load_contract
 from contracts.model import Contract, Encoding
@@ -22,6 +25,7 @@ def write_contracts(
     encoding: Encoding,
     registry: str | None = None,
     tables: Sequence[str] = ("quarantine", "changes"),
+    aggregates: Sequence[Mapping[str, Any]] = (),
 ) -> list[Contract]:
     """Write a contract for each (stream, topic), and give them as loaded."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -33,9 +37,19 @@ def write_contracts(
         text = template.substitute(
             stream=stream, topic=topic, encoding=encoding.value, registry=line, tables=", ".join(tables)
         )
-        path.write_text(text, encoding="utf-8")
+        path.write_text(_aggregated(text, aggregates) if aggregates else text, encoding="utf-8")
         found.append(load_contract(path))
     return found
+
+
+def _aggregated(text: str, aggregates: Sequence[Mapping[str, Any]]) -> str:
+    """Give a contract with aggregates, and with a column of 1,000 different values to group by."""
+    written = yaml.safe_load(text)
+    setting = {"vendor": "tidegate", "property": "aggregates", "value": [dict(one) for one in aggregates]}
+    written["customProperties"].append(setting)
+    bucket = {"name": "bucket", "logicalType": "integer", "physicalType": "bigint", "transformLogic": "id % 1000"}
+    written["schema"][0]["properties"].append(bucket)
+    return yaml.safe_dump(written, sort_keys=False)
 
 
 def secret() -> bytes:

@@ -8,16 +8,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from contracts.load import load_contract
 from contracts.model import Contract
 from jobs.launch import Launch, Request
 from jobs.stack import Stack
-from tests.bench.contract import write_contracts, write_keys
+from tests.bench.contract import keys, write_contracts, write_keys
 from tests.bench.generate import Load, pace
 from tests.bench.processes import Processes
 from tests.bench.timeline import commits, latencies, totals
+from udfs.keys import pinned_keys
 
 POLL_SECONDS = 1.0
 PIPELINE = "bench"
@@ -61,6 +64,7 @@ class Pipeline:
     lake: str | None = None  # default: a fresh local folder
     tables: tuple[str, ...] = ("quarantine", "changes")
     prepare: Callable[[Contract, Path], None] | None = None  # fills tables before the job runs
+    aggregates: Sequence[Mapping[str, Any]] = ()
 
     @property
     def streams(self) -> list[tuple[str, str]]:
@@ -76,7 +80,8 @@ class Pipeline:
         """Write contracts and keys, and make the job ready."""
         shutil.rmtree(self.home, ignore_errors=True)
         self.home.mkdir(parents=True)
-        made = write_contracts(self.home / "contracts", self.streams, self.load.encoding, self.registry, self.tables)
+        made = write_contracts(self.home / "contracts", self.streams, self.load.encoding, self.registry, self.tables,
+                               self.aggregates)  # fmt: skip
         for contract in made if self.prepare else ():
             self.prepare(contract, self.lake_folder)
         return Launch(
@@ -91,9 +96,14 @@ class Pipeline:
             )
         )
 
+    def pins(self) -> Mapping[str, str]:
+        """Give the keys that the masks of the (first) stream are pinned to."""
+        return pinned_keys(load_contract(self.home / "contracts" / f"{self.streams[0][0]}.odcs.yaml"), keys())
+
     def anchors(self) -> list[Path]:
         """Give the folder of each stream's last table."""
-        last = "" if "current" in self.tables else "_changes"
+        appended = f"_{self.aggregates[-1]['name']}" if self.aggregates else "_changes"
+        last = "" if "current" in self.tables else appended
         return [self.lake_folder / f"{stream}{last}" for stream, _ in self.streams]
 
     @contextmanager
