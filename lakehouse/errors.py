@@ -19,6 +19,7 @@ LakehouseError
     |-- TableWentBack            a table is at a lower version than before
     |-- RestoredTable            RESTORE was run on a table
     |-- OtherPipeline            the table belongs to another pipeline
+    |-- NotBegun                 a stream has no tables yet
     |-- PartialTable             a table was added to a stream that already has progress
     |-- StateMissing             a table has progress, but its log no longer says the rest
     |-- KeyPinChanged            a deterministic mask now has another key
@@ -145,6 +146,10 @@ class OtherPipeline(FatalError):  # noqa: N818
 
 class PartialTable(FatalError):  # noqa: N818
     """A table was added to a stream that already has progress."""
+
+
+class NotBegun(FatalError):  # noqa: N818
+    """The stream has no tables yet, or not all that the contract wants."""
 
 
 class StateMissing(FatalError):  # noqa: N818

@@ -28,6 +28,7 @@ class Batch:
     floors: Floors = field(default_factory=dict)  # by topic, with those of this batch
     raised: Floors = field(default_factory=dict)  # by this batch
     swept: Mapping[str, Floor] = field(default_factory=dict)  # topic -> snapshot below which rows of current vanished
+    afresh: bool = False  # what rows say of changes that wait is told anew: the batch holds all that still do
 
     def beyond(self, progress: Mapping[Partition, int], cuts: Mapping[Partition, int]) -> Batch:
         """Give what a table with its own progress still lacks; cuts say where the batch begins."""
