@@ -101,7 +101,7 @@ class Quarantined:
         same = " AND ".join(f"h.{name} = p.{name}" for name in COORDINATES)
         return self._listed(
             f"SELECT DISTINCT ON (h._topic, h._partition, h._offset, h._epoch) {names} FROM held h JOIN places p"
-            f" ON {same} AND h._epoch IS NOT DISTINCT FROM p._epoch WHERE h.{RESOLVED_AT} IS NULL",
+            f" ON {same} AND coalesce(h._epoch, 0) = p._epoch WHERE h.{RESOLVED_AT} IS NULL",
             {},
             places=places,
         )
