@@ -7,16 +7,19 @@ import time
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from jobs.cli import (
     KAFKA_VARIABLE,
     OK,
     PROBLEM,
+    USAGE,
     Contracts,
     Json,
     KafkaConfig,
     Keys,
     LakeUri,
+    LastCluster,
     Pipeline,
     err,
     out,
@@ -36,6 +39,8 @@ MaybeKafka = Annotated[str | None, typer.Option("--kafka", envvar=KAFKA_VARIABLE
 def add_commands(app: typer.Typer) -> None:
     """Give an application the commands of this module."""
     app.add_typer(quarantine_app, name="quarantine")
+    app.command("replay", epilog="Example: tidegate replay --stream orders --from-time 6h --kafka kafka:9092")(_replay)
+    app.command("diff", epilog="Example: tidegate diff --stream orders --with v2")(_diff)
 
 
 def _chosen(rule: str | None, since: str | None, until: str | None, at: str | None = None) -> Chosen:
@@ -129,3 +134,91 @@ def replay(
     else:
         show_repaired(done, stream, out)
     raise typer.Exit(PROBLEM if done.left else OK)
+
+
+def _replay(  # noqa: PLR0917 (the options of a command)
+    stream: Stream,
+    lake: LakeUri,
+    contracts: Contracts,
+    kafka: MaybeKafka = None,
+    kafka_config: KafkaConfig = None,
+    keys: Keys = None,
+    name: Pipeline = "main",
+    from_start: Annotated[bool, typer.Option("--from-start", help="From the first record that Kafka holds.")] = False,
+    from_time: Annotated[str | None, typer.Option("--from-time", help="From a time on, or from 2h ago.")] = None,
+    from_offset: Annotated[
+        list[str] | None, typer.Option("--from-offset", help="From PARTITION:OFFSET or TOPIC:PARTITION:OFFSET.")
+    ] = None,
+    to_time: Annotated[str | None, typer.Option("--to-time", help="Before a time, or before 2h ago.")] = None,
+    to_offset: Annotated[
+        list[str] | None, typer.Option("--to-offset", help="Up to and with PARTITION:OFFSET (repeatable).")
+    ] = None,
+    into: Annotated[
+        str | None, typer.Option("--into", help="Into a new version of the tables, beside the present ones.")
+    ] = None,
+    swap: Annotated[
+        str | None, typer.Option("--swap", help="Let the present tables become what this version's are.")
+    ] = None,
+    accept_loss: Annotated[
+        bool, typer.Option("--accept-loss", help="Swap although the version lacks what Kafka no longer holds.")
+    ] = False,
+    cluster: LastCluster = None,
+    as_json: Json = False,
+) -> None:
+    """Read a stream's records again by today's contract.
+
+    Into the stream's own tables (the job may run meanwhile): what they lack is added, nothing is taken away. With
+    --into NAME: all of it into new tables, to be compared by `tidegate diff`, and taken over by --swap NAME. Safe to
+    kill and to call again. Exit code 0: done; 1: refused, or some records were left out, and which.
+    """
+    from jobs.kafka.client import KafkaClient
+    from jobs.replay import as_plain, show_replayed
+    from jobs.replay import replay as replay_stream
+    from jobs.spans import Asked
+    from jobs.versions import fill, show_filled, show_swapped
+    from jobs.versions import swap as swap_versions
+
+    if swap is not None:
+        done = swap_versions(stream, contracts, lake, name, swap, cluster=cluster, accept_loss=accept_loss, console=err)
+        print(json.dumps(done)) if as_json else show_swapped(done, stream, swap, out)
+        return
+    begins = [from_start, from_time is not None, bool(from_offset)]
+    if sum(begins) > 1 or (into is None and not any(begins)):
+        raise ValueError("say where to begin: one of --from-start, --from-time and --from-offset")
+    now_ms = int(time.time() * 1000)
+    from_ms, to_ms = (None if text is None else moment_ms(text, now_ms) for text in (from_time, to_time))
+    asked = Asked(tuple(from_offset or ()), from_ms, tuple(to_offset or ()), to_ms)
+    client = KafkaClient.from_file(kafka_config, kafka)
+    if into is not None:
+        filled = fill(stream, contracts, lake, name, into, asked, kafka=client, keys=keys, console=err)
+        print(json.dumps(filled.as_dict())) if as_json else show_filled(filled, stream, into, out)
+        return
+    replayed = replay_stream(stream, contracts, lake, name, asked, kafka=client, keys=keys, console=err)
+    print(json.dumps(as_plain(replayed))) if as_json else show_replayed(replayed, stream, out)
+    raise typer.Exit(PROBLEM if replayed.too_old or replayed.lost else OK)
+
+
+def _diff(
+    stream: Stream,
+    lake: LakeUri,
+    contracts: Contracts,
+    version: Annotated[str, typer.Option("--with", help="Which version, as it was named by --into.")],
+    first: Annotated[int, typer.Option(help="How many differences to list.", min=0)] = 20,
+    as_json: Json = False,
+) -> None:
+    """Compare a stream's table with that of a version that `tidegate replay --into` filled.
+
+    Exit code 0: equal; 1: different; 2: they could not be compared.
+    """
+    from contracts.faults import ContractError
+    from jobs.diff import as_dict, diff, show_diff
+    from jobs.errors import TidegateError
+    from lakehouse.errors import LakehouseError
+
+    try:
+        found = diff(stream, contracts, lake, version, first=first)
+    except (TidegateError, LakehouseError, ContractError, ValueError, OSError) as error:
+        err.print(escape(str(error)), highlight=False, soft_wrap=True)
+        raise typer.Exit(USAGE) from None
+    print(json.dumps(as_dict(found), default=str)) if as_json else show_diff(found, out)
+    raise typer.Exit(OK if found.comparison.equal else PROBLEM)

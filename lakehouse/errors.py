@@ -26,6 +26,7 @@ LakehouseError
     |-- EpochOver                another start went on with a new epoch of a topic
     |-- LanesOver                another start went on with another number of lanes
     |-- LanesRefused             a stream's lanes cannot be changed as the contract wants
+    |-- SwapRefused              a version cannot take the place of a stream's tables
     |-- TruncateRefused          the source was truncated, and the contract says to stop there
     |-- SchemaRefused            the table's columns are not the contract's
     |   `-- MigrationRefused     values of the table cannot be what the contract wants, or somebody writes
@@ -191,6 +192,10 @@ class LanesOver(FatalError):  # noqa: N818
 
 class LanesRefused(FatalError):  # noqa: N818
     """A stream's lanes cannot be changed as the contract wants."""
+
+
+class SwapRefused(FatalError):  # noqa: N818
+    """A version lacks what the stream's tables hold, or somebody else is swapping."""
 
 
 class TruncateRefused(FatalError):  # noqa: N818

@@ -4,6 +4,7 @@ source holds, and doing it again changes nothing."""
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,22 +20,22 @@ from tests.flows.streams import ID, NOTE, running, setting, until, write_contrac
 
 pytestmark = pytest.mark.integration
 
-TOPIC = "replay.docs"
 PARTITIONS, KEYS = 2, 40
 KEYED = {**ID, "primaryKey": True, "primaryKeyPosition": 1}
 TABLES = ["quarantine", "changes", "history", "current"]
 
 
-def contract_of(folder: Path, longest: int, action: str = "quarantine") -> Path:
+def contract_of(folder: Path, topic: str, longest: int, action: str = "quarantine") -> Path:
     """Give a contract that refuses, or drops, notes above a length."""
     note = {**NOTE, "logicalTypeOptions": {"maxLength": longest}, "customProperties": [setting("action", action)]}
-    return write_contract(folder, "docs", TOPIC, (KEYED, note), envelope="debezium", tables=TABLES)
+    return write_contract(folder, "docs", topic, (KEYED, note), envelope="debezium", tables=TABLES)
 
 
 class Documents:
     """The source's table, and the changes that a connector sends of it; one note in five is long."""
 
-    def __init__(self, bootstrap: str) -> None:
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self.topic = topic
         self.rows: dict[int, str] = {}
         self.sent = self.versions = 0
         self._random = Random(11)
@@ -46,7 +47,7 @@ class Documents:
             deletes = key in self.rows and self._random.random() < 0.15
             value = self._deleted(key) if deletes else self._put(key)
             self._producer.produce(
-                TOPIC, key=json.dumps({"id": key}), value=json.dumps(value), partition=key % PARTITIONS
+                self.topic, key=json.dumps({"id": key}), value=json.dumps(value), partition=key % PARTITIONS
             )
             self.sent += 1
         self._producer.flush(30)
@@ -86,39 +87,86 @@ def equal_to(source: Documents, pipeline: Pipeline) -> bool:
         return bool(still == sorted(source.rows.items()))
 
 
+@dataclass(frozen=True)
+class Commands:
+    """The commands of a user of one pipeline."""
+
+    pipeline: Pipeline
+    kafka: KafkaClient
+    contracts: Path
+
+    def say(self, *words: str, contracts: Path | None = None) -> Said:
+        where = ("--stream", "docs", "--lake", str(self.pipeline.lake), "--contracts", str(contracts or self.contracts))
+        return tidegate(*words, *where)
+
+    def again(self, *words: str, contracts: Path | None = None) -> dict[str, Any]:
+        at = ("--name", self.pipeline.name, "--kafka", self.kafka.bootstrap, "--json")
+        said = self.say(*words, *at, contracts=contracts)
+        assert said.out, said.words
+        return {"code": said.code, **json.loads(said.out)}
+
+    def repair(self) -> dict[str, Any]:
+        return self.again("quarantine", "replay")
+
+    def wait_for(self, records: int) -> None:
+        def committed() -> int:
+            return sum(last + 1 for last in self.pipeline.standing(self.contracts, "docs").progress.values())
+
+        until("all is committed", lambda: committed() == records)
+
+
 def test_what_a_rule_refused_is_repaired_while_the_job_runs(
     pipeline: Pipeline, kafka: KafkaClient, tmp_path: Path
 ) -> None:
-    strict, fixed = contract_of(tmp_path / "strict", 10), contract_of(tmp_path / "fixed", 40)
-    ensure_topics(kafka, {TOPIC: PARTITIONS})
-    source = Documents(kafka.bootstrap)
-
-    def command(*words: str, contracts: Path = fixed) -> Said:
-        where = ("--stream", "docs", "--lake", str(pipeline.lake), "--contracts", str(contracts))
-        return tidegate(*words, *where)
-
-    def repair() -> dict[str, Any]:
-        said = command("quarantine", "replay", "--name", pipeline.name, "--kafka", kafka.bootstrap, "--json")
-        return {"code": said.code, **json.loads(said.out)}
-
+    topic = "replay.refused"
+    strict, fixed = contract_of(tmp_path / "strict", topic, 10), contract_of(tmp_path / "fixed", topic, 40)
+    ensure_topics(kafka, {topic: PARTITIONS})
+    source, user = Documents(kafka.bootstrap, topic), Commands(pipeline, kafka, fixed)
     source.write(300)
     with running(pipeline, strict):
-        until("all is read", lambda: sum(pipeline.standing(strict, "docs").progress.values()) + PARTITIONS == 300)
-        assert "note_length" in command("quarantine", "list").words
-        assert "still break" in command("quarantine", "replay", "--name", pipeline.name, "--kafka", kafka.bootstrap,
-                                        contracts=strict).words  # fmt: skip
-        shown = json.loads(command("quarantine", "show", "--first", "1", "--json").out)
+        user.wait_for(300)
+        assert "note_length" in user.say("quarantine", "list").words
+        shown = json.loads(user.say("quarantine", "show", "--first", "1", "--json").out)
         assert " that is long" in json.loads(shown[0]["payload"])["note"]
         source.write(200)
-        first = repair()
+        first = user.repair()
         assert first["resolved"] == first["added"] > 30 and not first["failing"]
-        until("all is read", lambda: sum(pipeline.standing(strict, "docs").progress.values()) + PARTITIONS == 500)
-        repair()
+        user.wait_for(500)
+        user.repair()
         assert equal_to(source, pipeline)
         before = versions(pipeline)
-        assert repair() == {"code": 0, "asked": 0, "resolved": 0, "added": 0, "failing": [], "too_old": [], "gone": []}
-        assert {name: n for name, n in versions(pipeline).items() if n != before[name]} == {}
-    assert pipeline.catch_up(fixed)["parked"] == []
+        again = user.repair()
+        assert (again["code"], again["asked"], versions(pipeline)) == (0, 0, before)
+
+
+def test_a_topic_is_read_again_in_place_and_into_a_version_that_takes_over(
+    pipeline: Pipeline, kafka: KafkaClient, tmp_path: Path
+) -> None:
+    topic = "replay.dropped"
+    strict, fixed = contract_of(tmp_path / "strict", topic, 10, "drop"), contract_of(tmp_path / "fixed", topic, 40)
+    ensure_topics(kafka, {topic: PARTITIONS})
+    source, user = Documents(kafka.bootstrap, topic), Commands(pipeline, kafka, fixed)
+    source.write(300)
+    assert pipeline.catch_up(strict)["parked"] == []
+    filled = user.again("replay", "--into", "v2")
+    assert (filled["code"], filled["read"], filled["rows"]) == (0, 300, 300)
+    assert user.say("diff", "--with", "v2").code == 1
+    with running(pipeline, fixed):
+        refused = user.say("replay", "--swap", "v2", "--name", pipeline.name)
+        assert refused.code == 1 and "cancel it, swap" in refused.words
+        source.write(100)
+        done = user.again("replay", "--from-start")
+        assert done["code"] == 0 and done["added"] > 30
+        user.wait_for(400)
+        assert equal_to(source, pipeline)
+        before = versions(pipeline)
+        again = user.again("replay", "--from-start")
+        assert (again["added"], again["held"], versions(pipeline)) == (0, 400, before)
+    assert user.again("replay", "--into", "v2")["read"] == 100
+    same = user.say("diff", "--with", "v2")
+    assert same.code == 0, same.words
+    assert user.say("replay", "--swap", "v2", "--name", pipeline.name).code == 0
+    assert equal_to(source, pipeline)
     source.write(50)
     assert pipeline.catch_up(fixed)["parked"] == []
     assert equal_to(source, pipeline)
