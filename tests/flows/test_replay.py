@@ -11,10 +11,18 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
+from rich.console import Console
 
+from jobs.diff import diff
+from jobs.errors import RunRefused
 from jobs.kafka.client import KafkaClient
 from jobs.kafka.topics import ensure_topics
-from tests.flows.command import Said, tidegate
+from jobs.quarantine import Repaired, repair
+from jobs.replay import Replayed, replay
+from jobs.spans import Asked
+from jobs.versions import Filled, fill, swap
+from lakehouse.quarantined import Chosen
+from tests.flows.command import tidegate
 from tests.flows.pipeline import Pipeline
 from tests.flows.streams import ID, NOTE, running, setting, until, write_contract
 
@@ -88,25 +96,32 @@ def equal_to(source: Documents, pipeline: Pipeline) -> bool:
 
 
 @dataclass(frozen=True)
-class Commands:
-    """The commands of a user of one pipeline."""
+class User:
+    """What a user of one pipeline does, by the verbs behind the commands."""
 
     pipeline: Pipeline
     kafka: KafkaClient
     contracts: Path
+    console: Console
 
-    def say(self, *words: str, contracts: Path | None = None) -> Said:
-        where = ("--stream", "docs", "--lake", str(self.pipeline.lake), "--contracts", str(contracts or self.contracts))
-        return tidegate(*words, *where)
+    @property
+    def where(self) -> tuple[str, Path, str, str]:
+        return "docs", self.contracts, str(self.pipeline.lake), self.pipeline.name
 
-    def again(self, *words: str, contracts: Path | None = None) -> dict[str, Any]:
-        at = ("--name", self.pipeline.name, "--kafka", self.kafka.bootstrap, "--json")
-        said = self.say(*words, *at, contracts=contracts)
-        assert said.out, said.words
-        return {"code": said.code, **json.loads(said.out)}
+    def repair(self) -> Repaired:
+        return repair(*self.where, Chosen(), kafka=self.kafka, keys=None, console=self.console)
 
-    def repair(self) -> dict[str, Any]:
-        return self.again("quarantine", "replay")
+    def replay(self) -> Replayed:
+        return replay(*self.where, Asked(), kafka=self.kafka, keys=None, console=self.console)
+
+    def fill(self) -> Filled:
+        return fill(*self.where, "v2", Asked(), kafka=self.kafka, keys=None, console=self.console)
+
+    def swap(self) -> list[dict[str, Any]]:
+        return swap(*self.where, "v2", cluster=None, accept_loss=False, console=self.console)
+
+    def equal(self) -> bool:
+        return diff(*self.where[:3], "v2").comparison.equal
 
     def wait_for(self, records: int) -> None:
         def committed() -> int:
@@ -116,57 +131,53 @@ class Commands:
 
 
 def test_what_a_rule_refused_is_repaired_while_the_job_runs(
-    pipeline: Pipeline, kafka: KafkaClient, tmp_path: Path
+    pipeline: Pipeline, kafka: KafkaClient, tmp_path: Path, quiet: Console
 ) -> None:
     topic = "replay.refused"
     strict, fixed = contract_of(tmp_path / "strict", topic, 10), contract_of(tmp_path / "fixed", topic, 40)
     ensure_topics(kafka, {topic: PARTITIONS})
-    source, user = Documents(kafka.bootstrap, topic), Commands(pipeline, kafka, fixed)
+    source, user = Documents(kafka.bootstrap, topic), User(pipeline, kafka, fixed, quiet)
     source.write(300)
     with running(pipeline, strict):
         user.wait_for(300)
-        assert "note_length" in user.say("quarantine", "list").words
-        shown = json.loads(user.say("quarantine", "show", "--first", "1", "--json").out)
+        where = ("--stream", "docs", "--lake", str(pipeline.lake), "--contracts", str(fixed))
+        shown = json.loads(tidegate("quarantine", "show", *where, "--first", "1", "--json").out)
         assert " that is long" in json.loads(shown[0]["payload"])["note"]
         source.write(200)
         first = user.repair()
-        assert first["resolved"] == first["added"] > 30 and not first["failing"]
+        assert first.resolved == first.added > 30 and not first.failing
         user.wait_for(500)
         user.repair()
         assert equal_to(source, pipeline)
         before = versions(pipeline)
-        again = user.repair()
-        assert (again["code"], again["asked"], versions(pipeline)) == (0, 0, before)
+        assert (user.repair(), versions(pipeline)) == (Repaired(0), before)
 
 
 def test_a_topic_is_read_again_in_place_and_into_a_version_that_takes_over(
-    pipeline: Pipeline, kafka: KafkaClient, tmp_path: Path
+    pipeline: Pipeline, kafka: KafkaClient, tmp_path: Path, quiet: Console
 ) -> None:
     topic = "replay.dropped"
     strict, fixed = contract_of(tmp_path / "strict", topic, 10, "drop"), contract_of(tmp_path / "fixed", topic, 40)
     ensure_topics(kafka, {topic: PARTITIONS})
-    source, user = Documents(kafka.bootstrap, topic), Commands(pipeline, kafka, fixed)
+    source, user = Documents(kafka.bootstrap, topic), User(pipeline, kafka, fixed, quiet)
     source.write(300)
     assert pipeline.catch_up(strict)["parked"] == []
-    filled = user.again("replay", "--into", "v2")
-    assert (filled["code"], filled["read"], filled["rows"]) == (0, 300, 300)
-    assert user.say("diff", "--with", "v2").code == 1
+    filled = user.fill()
+    assert (filled.read, filled.rows) == (300, 300)
+    assert not user.equal()
     with running(pipeline, fixed):
-        refused = user.say("replay", "--swap", "v2", "--name", pipeline.name)
-        assert refused.code == 1 and "cancel it, swap" in refused.words
+        with pytest.raises(RunRefused, match="cancel it, swap"):
+            user.swap()
         source.write(100)
-        done = user.again("replay", "--from-start")
-        assert done["code"] == 0 and done["added"] > 30
+        assert user.replay().added > 30
         user.wait_for(400)
         assert equal_to(source, pipeline)
         before = versions(pipeline)
-        again = user.again("replay", "--from-start")
-        assert (again["added"], again["held"], versions(pipeline)) == (0, 400, before)
-    assert user.again("replay", "--into", "v2")["read"] == 100
-    same = user.say("diff", "--with", "v2")
-    assert same.code == 0, same.words
-    assert user.say("replay", "--swap", "v2", "--name", pipeline.name).code == 0
-    assert equal_to(source, pipeline)
-    source.write(50)
-    assert pipeline.catch_up(fixed)["parked"] == []
+        again = user.replay()
+        assert (again.added, again.held, versions(pipeline)) == (0, 400, before)
+        source.write(50)
+        user.wait_for(450)
+    assert user.fill().read == 150
+    assert user.equal()
+    assert not any(one["already"] for one in user.swap())
     assert equal_to(source, pipeline)
