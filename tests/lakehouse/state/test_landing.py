@@ -325,3 +325,16 @@ def test_what_waits_is_counted_shown_and_found(local: Lake) -> None:
     land(source, local, [change(1)])
     assert Quarantined(local, source.contract).places(Chosen())["_offset"].to_pylist() == [3]
     assert len(Quarantined(local, dataclasses.replace(source.contract, stream="other")).places(Chosen())) == 0
+
+
+def test_a_record_of_an_earlier_life_of_its_topic_keeps_its_epoch(local: Lake) -> None:
+    source = refused(2, lake=local)
+    again = section([change(0, n=100), change(2, n=102)], of=source.contract)
+    tables(local, source.contract, epochs={TOPIC: 1}).commit(write(local, again), gaps=no_gaps, now_ms=NOW)
+    assert land(source, local, [change(2)]).added == 1  # in epoch 0
+    assert held(local, "docs_changes", "_epoch, _offset, n") == [
+        (0, 0, 0), (0, 1, 1), (0, 2, 2), (0, 3, 3), (1, 0, 100), (1, 2, 102),
+    ]  # fmt: skip
+    assert held(local, "docs", "n, _stale") == [(102, False)]
+    assert held(local, "docs_history", "n", "_is_current") == [(102,)]
+    assert standing_of(local, source.contract, "test").progress == {(TOPIC, 0): 2}
