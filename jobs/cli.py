@@ -396,7 +396,9 @@ def _guarded(command: Callable[[], None]) -> int:
 
 def main() -> None:
     """Entry point of the `tidegate` command."""
+    from jobs.replay_cli import add_commands
     from jobs.stack.cli import app as stack_app
 
+    add_commands(app)
     app.add_typer(stack_app, name="stack", help="Start, stop and inspect the local components.")
     raise SystemExit(_guarded(app))

@@ -9,18 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import pyarrow as pa
-from kafka import TopicPartition
 
-from contracts.columns import OTHERS, QUARANTINE, RECORDS, refined_schema
+from contracts.columns import OTHERS, QUARANTINE, refined_schema
 from contracts.model import Contract
 from jobs.earliest import Earliest
-from jobs.errors import KafkaProblem, RunRefused
+from jobs.errors import RunRefused
 from jobs.identity import IdentityWatch
 from jobs.kafka.client import KafkaClient
 from jobs.kafka.offsets import readable_between
+from jobs.kafka.reading import records_between
 from jobs.metrics import NoMetrics
 from jobs.refinery import Refinery
 from jobs.registry import Registries
@@ -37,8 +36,6 @@ from lakehouse.standing import standing_of
 from lakehouse.state.columns import toastable
 from udfs.keys import KeyRing, pinned_keys
 
-BATCH = 10_000  # records
-READ_SECONDS = 60.0  # without a record, before Kafka is given up
 ROUNDS = 32  # of completing chains of key changes
 
 Partition = tuple[str, int]  # topic, partition
@@ -151,45 +148,8 @@ class Levelling:
 
     def _records(self, levels: Levels) -> Iterator[pa.Table]:
         """Give the records that a lane lacks, in batches, up to the furthest offsets."""
-        wanted = {p: end for p, end in levels.furthest.items() if levels.slowest[p] < end}
-        left = {TopicPartition(*partition): end for partition, end in wanted.items()}
-        with self.kafka.consumer(max_poll_records=BATCH) as consumer:
-            consumer.assign(list(left))
-            held = consumer.beginning_offsets(list(left))
-            for place in left:
-                consumer.seek(place, max(levels.slowest[place.topic, place.partition] + 1, held[place]))
-            until = time.monotonic() + READ_SECONDS
-            while left:
-                polled = consumer.poll(timeout_ms=500)
-                rows = [
-                    _row(record)
-                    for place, own in polled.items()
-                    for record in own
-                    if record.offset <= left.get(place, -1)
-                ]
-                left = {place: end for place, end in left.items() if consumer.position(place) <= end}
-                if rows:
-                    until = time.monotonic() + READ_SECONDS
-                    yield pa.Table.from_pylist(rows, schema=RECORDS)
-                elif time.monotonic() > until:
-                    raise KafkaProblem(
-                        f"{self.contract.stream}: its lanes lack records that Kafka does not give: {left}"
-                    )
-
-
-def _row(record: Any) -> dict[str, Any]:
-    """Give a record as refine takes it (contracts.columns.RECORDS)."""
-    headers = dict(record.headers)
-    return {
-        "topic": record.topic,
-        "partition": record.partition,
-        "offset": record.offset,
-        "timestamp": record.timestamp,
-        "key": record.key,
-        "value": record.value,
-        "old_key": headers.get("__debezium.oldkey"),
-        "new_key": headers.get("__debezium.newkey"),
-    }
+        lacking = {p: (levels.slowest[p] + 1, end) for p, end in levels.furthest.items() if levels.slowest[p] < end}
+        return records_between(self.kafka, lacking, f"{self.contract.stream}: its lanes lack records")
 
 
 def _with_lanes(contract: Contract, count: int) -> Contract:

@@ -43,7 +43,7 @@ def migrate_stream(
         with _Shown(console) as shown:
             found = check(lake, contract, pipeline, pins, canonical_text, shown.told)
         return [_plain(plan, None) for plan in found]
-    _refuse_while_running(lake, pipeline, cluster)
+    refuse_while_running(lake, pipeline, cluster, "migrate")
     with _Shown(console) as shown:
         done = migrate(lake, contract, pipeline, pins, canonical_text, shown.told)
     return [_plain(plan, version) for plan, version in done]
@@ -63,7 +63,7 @@ def show_migration(done: list[dict[str, Any]], stream: str, console: Console, *,
         console.print("nothing was changed; every value can be kept as it is", highlight=False)
 
 
-def _refuse_while_running(lake: Lake, pipeline: str, cluster: str | None) -> None:
+def refuse_while_running(lake: Lake, pipeline: str, cluster: str | None, doing: str) -> None:
     """Raise RunRefused when the pipeline's job runs, as far as its cluster tells."""
     try:
         running = running_job(lake, pipeline, cluster)
@@ -72,7 +72,7 @@ def _refuse_while_running(lake: Lake, pipeline: str, cluster: str | None) -> Non
     if running is not None:
         job, address = running
         raise RunRefused(
-            f"job {job} of pipeline {pipeline} runs on {address} and writes the tables: cancel it, migrate, and "
+            f"job {job} of pipeline {pipeline} runs on {address} and writes the tables: cancel it, {doing}, and "
             "start it again with `tidegate run`"
         )
 

@@ -82,7 +82,7 @@ def _table(found: Verification) -> Table:
     table = Table(*(f.name for f in found.contract.key), "what", "in the source", "in the table", title_justify="left")
     table.title = f"the first {shown} of them"
     for difference in found.comparison.differences:
-        key = [escape(_short(value)) for value in difference.key.values()]
+        key = [escape(short(value)) for value in difference.key.values()]
         what = f"{MEANINGS[difference.what]} {', '.join(difference.columns)}"
         sides = (_values(found.contract, difference, side) for side in (difference.source, difference.table))
         table.add_row(*key, escape(what.strip()), *sides)
@@ -90,16 +90,17 @@ def _table(found: Verification) -> Table:
 
 
 def _values(contract: Contract, difference: Difference, side: Mapping[str, Any]) -> str:
-    private = _private(contract)
-    return escape("\n".join("(private)" if n in private else _short(side[n]) for n in difference.columns))
+    private = private_columns(contract)
+    return escape("\n".join("(private)" if n in private else short(side[n]) for n in difference.columns))
 
 
-def _private(contract: Contract) -> set[str]:
+def private_columns(contract: Contract) -> set[str]:
     """Give the columns whose values are not shown; those of a key are shown as masked."""
     columns: list[Field | Derived] = [*contract.fields, *contract.derived]
     return {c.name for c in columns if c.private or c.mask is not None}
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """Give a value as text of bounded length."""
     text = "null" if value is None else str(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

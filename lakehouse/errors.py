@@ -19,12 +19,14 @@ LakehouseError
     |-- TableWentBack            a table is at a lower version than before
     |-- RestoredTable            RESTORE was run on a table
     |-- OtherPipeline            the table belongs to another pipeline
+    |-- NotBegun                 a stream has no tables yet
     |-- PartialTable             a table was added to a stream that already has progress
     |-- StateMissing             a table has progress, but its log no longer says the rest
     |-- KeyPinChanged            a deterministic mask now has another key
     |-- EpochOver                another start went on with a new epoch of a topic
     |-- LanesOver                another start went on with another number of lanes
     |-- LanesRefused             a stream's lanes cannot be changed as the contract wants
+    |-- SwapRefused              a version cannot take the place of a stream's tables
     |-- TruncateRefused          the source was truncated, and the contract says to stop there
     |-- SchemaRefused            the table's columns are not the contract's
     |   `-- MigrationRefused     values of the table cannot be what the contract wants, or somebody writes
@@ -147,6 +149,10 @@ class PartialTable(FatalError):  # noqa: N818
     """A table was added to a stream that already has progress."""
 
 
+class NotBegun(FatalError):  # noqa: N818
+    """The stream has no tables yet, or not all that the contract wants."""
+
+
 class StateMissing(FatalError):  # noqa: N818
     """A table has progress, but its log no longer says watermark and positions."""
 
@@ -186,6 +192,10 @@ class LanesOver(FatalError):  # noqa: N818
 
 class LanesRefused(FatalError):  # noqa: N818
     """A stream's lanes cannot be changed as the contract wants."""
+
+
+class SwapRefused(FatalError):  # noqa: N818
+    """A version lacks what the stream's tables hold, or somebody else is swapping."""
 
 
 class TruncateRefused(FatalError):  # noqa: N818

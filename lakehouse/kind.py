@@ -30,6 +30,7 @@ class Batch:
     floors: Floors = field(default_factory=dict)  # by topic, with those of this batch
     raised: Floors = field(default_factory=dict)  # by this batch
     swept: Mapping[str, Floor] = field(default_factory=dict)  # topic -> snapshot below which rows of current vanished
+    afresh: bool = False  # what rows say of changes that wait is told anew: the batch holds all that still do
     watermark_ms: int | None = None  # of the stream, after it
     missed: pa.Table = field(default_factory=lambda: pa.table({}))  # rows of <stream>_late
     sorted: Mapping[str, Sequence[Sorted]] = field(default_factory=dict)  # table of an aggregate -> what it lacks

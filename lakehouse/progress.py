@@ -17,6 +17,11 @@ def app_id(pipeline: str, topic: str, partition: int, epoch: int, lane: Lane = W
     return f"tidegate/{pipeline}/{topic}/{partition}/{epoch}{lane.suffix}"
 
 
+def replay_id(pipeline: str, stream: str) -> str:
+    """Give the application id of what is read again: two such commits of a stream conflict, the job's do not."""
+    return f"tidegate/{pipeline}/replay/{stream}"
+
+
 @dataclass(frozen=True)
 class Writer:
     """Who fills a table: a pipeline, in the present epochs of its topics, or one lane of a stream of it."""

@@ -1,4 +1,7 @@
-"""<stream>_quarantine: every rejected record, with stage, rules, reason and Kafka coordinates."""
+"""<stream>_quarantine: every rejected record, with stage, rules, reason and Kafka coordinates.
+
+A record that was repaired stays, with the time at which it was (`_resolved_at`).
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,18 @@ from deltalake import CommitProperties, DeltaTable
 
 from contracts.columns import QUARANTINE
 from contracts.model import Contract
+from contracts.types import MICROS_UTC
 from lakehouse.appending import append
 from lakehouse.kind import AppendKind, Batch
+
+RESOLVED_AT = "_resolved_at"
+# What only commits can fill: the topic's epoch, and when a repair made something else of the record.
+COMMITTED = (pa.field("_epoch", pa.int32()), pa.field(RESOLVED_AT, MICROS_UTC))
 
 
 def quarantine_schema(contract: Contract) -> pa.Schema:
     """Give the schema of <stream>_quarantine, the same for every contract."""
-    return QUARANTINE
+    return pa.schema([*QUARANTINE, *COMMITTED])
 
 
 def has_rejects(batch: Batch) -> bool:

@@ -37,7 +37,7 @@ def engine() -> duckdb.DuckDBPyConnection:
 def show(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
     """Make every table of the lake a view of the same name."""
     if lake.remote:
-        _give_secret(connection, lake)
+        give_secret(connection, lake)
     for table in lake.tables():
         uri = lake.table_uri(table).replace("'", "''")
         connection.execute(f"""CREATE VIEW "{table}" AS SELECT * FROM delta_scan('{uri}')""")
@@ -49,7 +49,8 @@ def _extension(name: str) -> Path:
     return folder / f"{name}.duckdb_extension"
 
 
-def _give_secret(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+def give_secret(connection: duckdb.DuckDBPyConnection, lake: Lake) -> None:
+    """Let a connection read the lake on S3."""
     options = lake.storage_options
     endpoint = urlsplit(options.get("AWS_ENDPOINT_URL", ""))
     parameters = {

@@ -170,6 +170,10 @@ class StreamTable:
         """Commit progress under these application ids, with a state, and nothing else; raises as apply does."""
         self._put(_append_nothing, NOTHING, [Transaction(app, offset) for app, offset in ids.items()], state)
 
+    def add(self, batch: Batch, ids: Mapping[str, int], state: AnchorState) -> None:
+        """Apply a batch beside the progress, under other application ids; raises as apply does."""
+        self._put(self.kind.apply, batch, [Transaction(app, number) for app, number in ids.items()], state)
+
     def _apply(self, apply: Apply, batch: Batch, progress: Mapping[Partition, int], state: AnchorState) -> None:
         base = self.version
         self._put(apply, batch, self._progress.transactions(progress), state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,7 +54,7 @@ def judge(  # noqa: PLR0917 (what a verdict depends on)
         pa.array(groups.scattered(lateness.late)),
         pa.array(groups.scattered(lateness.lateness_ms)),
         pa.array(groups.scattered(resent)),
-        _epoch_column(loaded, epochs),
+        epoch_column(loaded.rows, loaded.topics, epochs),
     ]
     rows = loaded.rows
     for field, column in zip(COMMITTED_META, columns, strict=True):
@@ -63,7 +63,8 @@ def judge(  # noqa: PLR0917 (what a verdict depends on)
     after = _after(before, lateness.seen, positions, begun)
     highest = {p: (s.major, s.minor // 2) for p, s in before.items() if s.major is not None and s.minor is not None}
     watermark = lateness.seen.watermark
-    batch = Batch(rows, loaded.rejects, loaded.withheld, highest, begun, watermark_ms=watermark)
+    rejects = loaded.rejects.append_column("_epoch", epoch_column(loaded.rejects, loaded.topics, epochs))
+    batch = Batch(rows, rejects, loaded.withheld, highest, begun, watermark_ms=watermark)
     left = {p: since for p, since in awaited.items() if lateness.seen.highest.get(p, NONE) == NONE}
     return Judged(batch, counts, watermark, after, left)
 
@@ -143,11 +144,12 @@ def _flags(column: pa.ChunkedArray) -> Flags:
     return flags
 
 
-def _epoch_column(loaded: Loaded, epochs: Mapping[str, int]) -> pa.Array:
-    values = [epochs.get(topic, 0) for topic in loaded.topics]
-    if len(set(values)) == 1:
-        return pa.array(np.full(len(loaded.rows), values[0], np.int32))
-    which = pc.index_in(loaded.rows["_topic"], value_set=pa.array(loaded.topics)).combine_chunks()
+def epoch_column(rows: pa.Table, topics: Sequence[str], epochs: Mapping[str, int]) -> pa.Array:
+    """Give the epoch of each row's topic; topics names every topic that may occur."""
+    values = [epochs.get(topic, 0) for topic in topics]
+    if len(set(values)) < 2:
+        return pa.array(np.full(len(rows), values[0] if values else 0, np.int32))
+    which = pc.index_in(rows["_topic"], value_set=pa.array(topics)).combine_chunks()
     return pa.array(values, pa.int32()).take(which)
 
 

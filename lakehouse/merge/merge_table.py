@@ -350,6 +350,23 @@ class MergeTable:
             self._tail.wrote(self.version, state)
         self.checkpoints.committed(self.version)
 
+    def replace_all(
+        self, written: Sequence[Written], also: Sequence[Action], state: AnchorState, *, operation: str
+    ) -> None:
+        """Take all live files out of the table and written ones in, with a state, beside other actions.
+
+        On top of this snapshot or not at all: raises as commit does.
+        """
+        removes = [removed(file) for file in self._live.files.values()]
+        info = commit_info(operation, {"files": str(len(removes))}, self.version, {METADATA_KEY: state.to_json()})
+        self._commit([info, *also, *removes, *({"add": file.add} for file in written)])
+        self._tail.wrote(self.version, state)
+        self.checkpoints.committed(self.version)
+
+    def transaction(self, app: str) -> int | None:
+        """Give the number that stands under an application id, at the snapshot; None for none."""
+        return self._open_snapshot.txns.get(app)
+
     def keeps(self, file: DataFile) -> bool:
         """Say whether a file's upkeep is this lane's: it wrote it, or the file is one of those that no lane claims."""
         if self.lane.alone or not self._keys:

@@ -16,6 +16,7 @@ from lakehouse.groups import Partition
 from lakehouse.kind import Batch
 from lakehouse.lake import Lake
 from lakehouse.order import Begun, begun_in
+from lakehouse.quarantine import RESOLVED_AT
 from lakehouse.state.events import parsed_keys
 from lakehouse.state.floors import raised
 from lakehouse.state.table import StateTable
@@ -46,14 +47,14 @@ def build(
     decide. The tables have no progress yet afterwards.
     """
     floors: dict[str, tuple[Floor, ...]] = {}
-    begun = _begun(lake, changes)
+    begun = begun_of(lake, changes)
     for rows in batches_of(lake, changes):
         batch = Batch(rows, QUARANTINE.empty_table(), begun=begun)
         new = raised(contract, batch, epochs)
         floors = merged_floors(floors, new)
         _fill(tables, replace(batch, floors=floors, raised=merged_floors({}, new)))
     for rejects in batches_of(lake, quarantine):
-        waits = _waiting(rejects, contract)
+        waits = waiting(rejects.filter(pc.is_null(rejects[RESOLVED_AT])), contract)
         if len(waits):
             none = Batch(_nothing(lake, changes), QUARANTINE.empty_table(), waits, begun=begun, floors=floors)
             _fill(tables, none)
@@ -66,7 +67,7 @@ def _fill(tables: Sequence[StateTable], batch: Batch) -> None:
         table.fill(batch)
 
 
-def _begun(lake: Lake, changes: str) -> Begun:
+def begun_of(lake: Lake, changes: str) -> Begun:
     """Give the initial snapshots that the changes hold: rows come in no order, but must be ranked by them."""
     begun: dict[Partition, list[tuple[int, int]]] = {}
     columns = ["_snapshot", "_position_major", "_position_minor", "_topic", "_partition", "_offset"]
@@ -101,7 +102,7 @@ def _nothing(lake: Lake, table: str) -> pa.Table:
     return pa.schema(held.schema().to_arrow()).empty_table()
 
 
-def _waiting(rejects: pa.Table, contract: Contract) -> pa.Table:
+def waiting(rejects: pa.Table, contract: Contract) -> pa.Table:
     """Give the quarantined changes whose key is known as withheld ones."""
     rejects = rejects.filter(pc.and_(pc.is_valid(rejects["_key"]), pc.is_valid(rejects["_op"])))
     if not len(rejects):

@@ -48,21 +48,24 @@ class Current:
         self._columns = (*toastable(contract), REST) if self._soft else toastable(contract)
         self._schema, self._memory_schema = current_schema(contract), memory_schema(contract)
 
-    def outcome(self, events: Events, now_us: int, floors: Floors, raised: Floors) -> dict[str, Change]:
+    def outcome(
+        self, events: Events, now_us: int, floors: Floors, raised: Floors, *, afresh: bool = False
+    ) -> dict[str, Change]:
         """Give the changes that events make to current and memory, on top of their snapshots.
 
-        now_us: when deletes are recorded. floors: of the truncates so far; raised: those of this batch.
+        now_us: when deletes are recorded. floors: of the truncates so far; raised: those of this batch. afresh: the
+        events hold all changes of their keys that wait, whatever stored rows say of them.
         """
         if floors:
             above = above_floors(events.rows["_topic"], events.major, events.minor, floors)
             above |= events.what == DEAD  # history asks the memory when a version ended
             events = events if above.all() else events.take(np.flatnonzero(above))
-        changes = self._changes(events, now_us)
+        changes = self._changes(events, now_us, afresh)
         return {**changes, "current": self._floored(changes["current"], raised)} if raised else changes
 
     def again(self, keys: Keys, now_us: int) -> dict[str, Change]:
         """Give what becomes of keys that nothing new is said of, from all that is stored by now."""
-        return self._settled(nothing_said(self.contract, keys), _unsaid(keys), now_us)
+        return self._settled(nothing_said(self.contract, keys), _unsaid(keys), now_us, afresh=False)
 
     def _floored(self, change: Change, raised: Floors) -> Change:
         """Take out what stands below the floors that were raised, stored or about to be."""
@@ -86,7 +89,7 @@ class Current:
         told = {**ranks, "_deleted": pa.repeat(True, count), "_op": pa.repeat("t", count)}
         return pa.concat_tables([kept, shaped(left, self._schema, told)])
 
-    def _changes(self, events: Events, now_us: int) -> dict[str, Change]:
+    def _changes(self, events: Events, now_us: int, afresh: bool) -> dict[str, Change]:
         groups = self._groups(events)
         simple = ~groups.complex & groups.newer
         last = groups.last[simple]
@@ -97,7 +100,7 @@ class Current:
         deletes = deletes[~events.weak[deletes] | self._was_there(events, groups)[groups.of[deletes]]]
         records = [self._plain_records(events, self._unrecorded(events, deletes), now_us)]
         if groups.complex.any():
-            settled = self._settled(events, groups, now_us)
+            settled = self._settled(events, groups, now_us, afresh=afresh)
             rows.append(settled["current"].append)
             removed.append(settled["current"].remove)
             records.append(settled["memory"].append)
@@ -193,7 +196,7 @@ class Current:
             rows = rows.drop_columns([name])
         return _records(rows, events.major[where], events.minor[where], self._memory_schema, now_us)
 
-    def _settled(self, events: Events, groups: _Groups, now_us: int) -> dict[str, Change]:
+    def _settled(self, events: Events, groups: _Groups, now_us: int, *, afresh: bool) -> dict[str, Change]:
         """Settle the complex groups from all that is known of their keys."""
         chosen = np.flatnonzero(groups.complex[groups.of])
         number = np.cumsum(groups.complex) - 1
@@ -205,6 +208,8 @@ class Current:
             (self.current, self.memory),
             self._columns,
         )
+        if afresh:
+            known = known.afresh(int(groups.complex.sum()))
         candidates = known.candidates
         sources = {name: candidates.sources(name, known.links) for name in self._columns}
         return {
@@ -226,6 +231,8 @@ class Current:
         same &= unchanged(c, known, winner, sources) & (stale == known.stale_before[there]).all(1)
         for name, marks in hidden.items():
             same &= marks == known.hidden[name][winner]
+        if known.told_anew:
+            same &= (known.stale_before[there] == NONE).all(1)
         if self._soft:  # nothing was ever said of the row
             keeps &= ~gone | (sources[REST][1][winner] != NOWHERE)
         put = keeps & ~same

@@ -7,7 +7,7 @@ key may have to go on to the key after. Such keys are gathered too, as far as th
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,14 @@ class Known:
     remembered: Mapping[str, Ints]  # column -> per candidate, the position that its memo says (n x 2), NONE
     hidden: Mapping[str, Flags]  # column -> candidates that wait and say it, or whose memo says that such a one did
     keys: Keys  # of the groups
+    told_anew: bool = False  # what stored rows said of waiting changes was left out
+
+    def afresh(self, groups: int) -> Known:
+        """Give the same without what the stored rows of the first so many groups say of waiting changes."""
+        mine = (self.candidates.group < groups) & (self.candidates.location != NEW)
+        stale = np.where(mine, NONE, self.stale[0]), np.where(mine, NONE, self.stale[1])
+        hidden = {name: marks & ~mine for name, marks in self.hidden.items()}
+        return replace(self, stale=stale, hidden=hidden, told_anew=True)
 
 
 @dataclass

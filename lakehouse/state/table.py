@@ -100,7 +100,8 @@ class StreamState:
         for topic, floor in batch.swept.items():
             lost = vanished(self.tables[ANCHOR], topic, floor)
             events = ending(self.tables[ANCHOR], self.contract, lost, floor, events)
-        changes = self._current.outcome(events, time.time_ns() // 1000, batch.floors, batch.raised)
+        now_us = time.time_ns() // 1000
+        changes = self._current.outcome(events, now_us, batch.floors, batch.raised, afresh=batch.afresh)
         if "history" in self.tables:
             changes["history"] = self._history.outcome(events, batch.floors, batch.raised)
         return changes

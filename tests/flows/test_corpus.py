@@ -13,12 +13,13 @@ import pyarrow as pa
 import pytest
 from deltalake import DeltaTable
 
-from contracts.columns import QUARANTINE, changes_schema
+from contracts.columns import changes_schema
 from contracts.load import load_contracts
 from contracts.model import Contract
 from jobs.routing import reads
 from jobs.stack import Stack
 from lakehouse.lake import Lake
+from lakehouse.quarantine import quarantine_schema
 from lakehouse.standing import standing_of
 from tests import corpus
 from tests.corpus_truth import (
@@ -150,7 +151,8 @@ def test_duckdb_and_deltalake_read_the_same(run: Run) -> None:
     keyed = {s for s, c in run.contracts.items() if c.key}
     assert set(run.tables) == kept | keyed | {f"{s}_history" for s in keyed}
     for stream, contract in run.contracts.items():
-        for name, schema in ((f"{stream}_changes", changes_schema(contract)), (f"{stream}_quarantine", QUARANTINE)):
+        quarantined = f"{stream}_quarantine", quarantine_schema(contract)
+        for name, schema in ((f"{stream}_changes", changes_schema(contract)), quarantined):
             table = DeltaTable(lake.table_uri(name)).to_pyarrow_table()
             assert set(table.column_names) == set(schema.names)
             ordered = table.sort_by([(column, "ascending") for column in COORDINATES])
