@@ -364,8 +364,8 @@ class _Attempt:
         resolved = None if waits is None else waits.filter(pa.array(_among(waits, done)))
         again = [] if resolved is None else [self._rows.filter(pa.array(_among(self._rows, resolved)))]
         times = pa.concat_tables([new, *again])["_event_time"].cast(pa.int64())
-        if len(times) > times.null_count:
-            first, last = (int(value) // 1000 for value in pc.min_max(times).as_py().values())
+        if len(times):  # one without an event time is in no window, which <stream>_late has to say
+            first, last = (int(value or 0) // 1000 for value in pc.min_max(times).as_py().values())
             self._landing._touched(first, last)
         if resolved is not None and len(resolved):
             self._landing._waiting.resolve(int64s(resolved[LOCATION]), self._now_ms)

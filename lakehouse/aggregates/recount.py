@@ -127,5 +127,6 @@ class _Again:
         wanted = None
         if not self._measuring.session:
             low, high = (pa.scalar(at, pa.int64()).cast(MICROS_UTC) for at in (self._first - reach, self._last + reach))
-            wanted = (pc.field("_event_time") >= low) & (pc.field("_event_time") <= high)
+            at = pc.field("_event_time")
+            wanted = ((at >= low) & (at <= high)) | at.is_null()
         return gathered(self._changes.delta.to_pyarrow_dataset().to_batches(filter=wanted))

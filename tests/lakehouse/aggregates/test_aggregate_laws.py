@@ -19,9 +19,10 @@ from lakehouse.commit import StreamTables
 from lakehouse.errors import PartialTable
 from lakehouse.identity import TopicIdentity
 from lakehouse.lake import Lake
+from lakehouse.landing import Landing
 from lakehouse.segments import Section
 from tests.lakehouse.aggregates.truth import expected, held, rows_of, windows
-from tests.lakehouse.rows import NOW, START, TOPIC, contract, no_gaps, row, section, tables, write
+from tests.lakehouse.rows import NOW, START, TOPIC, contract, no_gaps, reject, row, section, tables, write
 
 MEASURES = (
     Measure("orders", "count"),
@@ -267,3 +268,27 @@ def test_maintenance_and_restarts_change_no_aggregate(
             stream = tables(lake, kept)
     check(lake, some)
     assert files > 0, "files were merged"
+
+
+@given(st.integers(0, 10**6))
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_rows_that_are_repaired_long_after_count_in_the_windows_they_belong_to(seed: int) -> None:
+    source = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        lake = Lake.open(folder)
+        some = tuple(source.sample(AGGREGATES, 3))
+        rows = records(source, 10, 9_000, strange=True)
+        broken = {(r["_partition"], r["_offset"]) for r in source.sample(rows, 6)}
+        kept = [r for r in rows if (r["_partition"], r["_offset"]) not in broken]
+        refused = [reject(offset, partition) for partition, offset in broken]
+        stream = tables(lake, of(aggregates=some))
+        stream.commit(write(lake, section(kept, refused)), gaps=no_gaps, now_ms=NOW)
+        check(lake, some)
+        repaired = [r for r in rows if (r["_partition"], r["_offset"]) in broken]
+        for part in (repaired[:3], repaired[3:], repaired):  # the last ones are there already
+            Landing(lake, of(aggregates=some), "test", {}, "0.0.1").land(section(part), {}, NOW + 10**9)
+            check(lake, some)
+        assert len(rows_of(lake, "orders_changes")) == len(rows)
+        more = [row(offset, partition, event_ms=NOW) for partition in range(PARTITIONS) for offset in (10, 11)]
+        stream.commit(write(lake, section(more)), gaps=no_gaps, now_ms=NOW)
+        check(lake, some)
