@@ -166,7 +166,7 @@ class _Attempt:
             told = self._repeated(changes, state, batch.raised if changes is anchor else {})
             changes.add(batch, {replay_id(state.pipeline, state.stream): self._now_ms}, told)
         self._landed.added += len(new)
-        self._mark(waits, new, self._rows.filter(pa.array(old)))
+        self._mark(waits, self._rows.filter(pa.array(~old)), self._rows.filter(pa.array(old)))
         self._landed.held = len(self._rows) - int(old.sum()) - self._landed.added
         self._landed.counted = len(self._others)
         self._landed.failing = [self._rejects.select([*PLACE, "_stage", "_rules", "_reason"])]
@@ -357,13 +357,12 @@ class _Attempt:
         parts = {n: replace(part, floors=merged_floors(part.floors, floors)) for n, part in made.parts.items()}
         return replace(made, floors=merged_floors(made.floors, floors), parts=parts)
 
-    def _mark(self, waits: pa.Table | None, new: pa.Table, old: pa.Table) -> None:
-        """Tell which times were touched, then mark the records that are resolved."""
+    def _mark(self, waits: pa.Table | None, landed: pa.Table, old: pa.Table) -> None:
+        """Tell which times were touched, also of rows that a run before may have left, then mark what is resolved."""
         done = pa.concat_tables([part.select(PLACE) for part in (self._rows, self._others)])
         done = done.filter(pa.array(~_among(done, old.select(PLACE))))
         resolved = None if waits is None else waits.filter(pa.array(_among(waits, done)))
-        again = [] if resolved is None else [self._rows.filter(pa.array(_among(self._rows, resolved)))]
-        times = pa.concat_tables([new, *again])["_event_time"].cast(pa.int64())
+        times = landed["_event_time"].cast(pa.int64())
         if len(times):  # one without an event time is in no window, which <stream>_late has to say
             first, last = (int(value or 0) // 1000 for value in pc.min_max(times).as_py().values())
             self._landing._touched(first, last)
