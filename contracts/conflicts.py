@@ -19,6 +19,7 @@ def find_conflicts(contracts: Sequence[Contract]) -> Iterable[Fault]:
             message = f"the stream {contract.stream!r} is described in {other.file} too"
             faults.append(_fault(contract, message, "Rename one of them; one contract may read several topics"))
         owners.setdefault(contract.stream, contract)
+    tables = {f"{stream}{suffix}": stream for stream in owners for suffix in RESERVED_SUFFIXES}
     for contract in contracts:
         for suffix in RESERVED_SUFFIXES[1:]:
             base = contract.stream.removesuffix(suffix)
@@ -27,8 +28,9 @@ def find_conflicts(contracts: Sequence[Contract]) -> Iterable[Fault]:
                 faults.append(_fault(contract, message, "Rename this stream"))
         for aggregate in contract.aggregates:
             table = f"{contract.stream}_{aggregate.name}"
-            if any(table == f"{stream}{suffix}" for stream in owners for suffix in RESERVED_SUFFIXES):
-                message = f"the aggregate {aggregate.name!r} would be called {table!r}, as another stream's table"
+            other_stream = tables.setdefault(table, contract.stream)
+            if other_stream != contract.stream:
+                message = f"the aggregate {aggregate.name!r} is called {table!r}, as a table of {other_stream!r}"
                 faults.append(_fault(contract, message, "Rename the aggregate"))
     return faults
 

@@ -147,6 +147,7 @@ class Committer:
         self.metrics.count("commit_rows", report.rows, stream=stream)
         self.metrics.count("commit_retries", report.retries, stream=stream)
         self.metrics.count("records_late", report.counts.get("late", 0), stream=stream)
+        self.metrics.count("windows_missed", report.counts.get("missed", 0), stream=stream)
         if not refs:
             return
         self.metrics.set("commit_duration_ms", int(report.seconds * 1000), stream=stream)

@@ -218,6 +218,8 @@ def show_status(status: Status, console: Console) -> None:
     for s in status.streams:
         if s.asked:
             console.print(f"the writer of {s.stream} is asked to merge files, and has not done it yet", highlight=False)
+        if missed := s.counts.get("missed"):
+            console.print(f"{s.stream}_late: {missed:,} times a row was not counted in a window", highlight=False)
         for topic, (found, removed) in s.vanished.items():
             done = "removed" if removed else "left as they are (`vanished: report`, or above `vanishedShare`)"
             said = f"{s.stream}: the newest snapshot of {topic} lacks {found:,} rows of the table, {done}"

@@ -226,3 +226,16 @@ def test_deep_sql_is_refused_or_bound(tmp_path: Path, depth: int) -> None:
     deep_sum = setting.replace("(" * depth, "").replace(")" * depth, "").replace("id > 0", " + ".join(["id"] * depth))
     path.write_text(SMALLEST.replace("schema:", f"customProperties: [{deep_sum}]\nschema:"))
     loads_or_is_refused(tmp_path, path.read_bytes())
+
+
+def test_an_aggregate_is_not_called_as_another_streams_table(tmp_path: Path) -> None:
+    written = (CASES / "ok_aggregates.odcs.yaml").read_text("utf-8")
+    for stream, aggregate in (("case", "stock_late"), ("case_stock", "visits")):
+        text = written.replace("name: case\n", f"name: {stream}\n").replace("name: visits", f"name: {aggregate}")
+        (tmp_path / f"{stream}.odcs.yaml").write_text(text, "utf-8")
+    with pytest.raises(ContractError) as refused:
+        load_contracts(tmp_path)
+    assert [fault.message for fault in refused.value.faults] == [
+        "the aggregate 'stock_late' is called 'case_stock_late', as a table of 'case_stock'",
+        "the aggregate 'stock' is called 'case_stock', as a table of 'case_stock'",
+    ]
