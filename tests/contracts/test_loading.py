@@ -236,6 +236,6 @@ def test_an_aggregate_is_not_called_as_another_streams_table(tmp_path: Path) -> 
     with pytest.raises(ContractError) as refused:
         load_contracts(tmp_path)
     assert [fault.message for fault in refused.value.faults] == [
-        "the aggregate 'stock_late' is called 'case_stock_late', as a table of 'case_stock'",
         "the aggregate 'stock' is called 'case_stock', as a table of 'case_stock'",
+        "the aggregate 'stock_late' is called 'case_stock_late', as a table of 'case_stock'",
     ]
