@@ -38,6 +38,7 @@ from lakehouse.verdicts import Judged, judge
 
 MAX_ROWS = 2_000_000  # of one Delta commit
 ATTEMPTS = 20
+MANY = 64  # offsets: a partition that is so far behind has records
 
 
 @dataclass(frozen=True)
@@ -261,7 +262,9 @@ class StreamTables:
             return ()
         others = {p: end for p, end in identity.ends.items() if p not in read and end > 0}
         reached = self._progress(others, self.anchor.state())
-        return [p for p, end in others.items() if end > reached.get(p, -1) + 1 and gaps(*p, reached.get(p, -1), end)]
+        behind = {p: end - reached[p] - 1 if p in reached else MANY for p, end in others.items()}
+        # So many can hardly be the markers of transactions alone, and asking costs a consumer.
+        return [p for p, n in behind.items() if n >= MANY or (n > 0 and gaps(*p, reached[p], others[p]))]
 
     def _verify_columns(self, loaded: Loaded) -> None:
         """Raise Contested when the stream has gained a column since the tables were prepared."""

@@ -6,9 +6,11 @@ import pytest
 from deltalake import DeltaTable
 
 from lakehouse.errors import GapFound
+from lakehouse.identity import TopicIdentity
 from lakehouse.lake import Lake
 from tests.lakehouse.rows import (
     NOW,
+    START,
     TOPIC,
     contract,
     no_gaps,
@@ -170,3 +172,38 @@ def test_a_key_change_is_resent_only_when_both_halves_come_again(local: Lake) ->
         rows = [half(offset + index) for index, half in enumerate(halves)]
         stream.commit(write(local, section(rows)), gaps=no_gaps, now_ms=NOW)
     assert [resent for (resent,) in values(local, "_resent")] == [False, False, True, True]
+
+
+IDLE_MS = 60_000  # the default
+
+
+def test_a_partition_with_unread_records_holds_the_watermark_back_when_a_stream_begins(lake: Lake) -> None:
+    ends = TopicIdentity(ends={(TOPIC, 0): 1, (TOPIC, 1): 3, (TOPIC, 2): 0}, taken_at=0.0)
+    stream = tables(lake)
+    early = stream.commit(write(lake, section([row(0)])), gaps=no_gaps, identity=ends, now_ms=NOW)
+    assert early.watermark_ms is None, "partition 1 has records; partition 2 has none"
+    stream = tables(lake)  # a restart does not forget it
+    behind = [row(offset, 1, event_ms=START - 500_000 + offset) for offset in range(3)]
+    report = stream.commit(write(lake, section(behind)), gaps=no_gaps, identity=ends, now_ms=NOW + 1)
+    assert report.counts["late"] == 0
+    assert report.watermark_ms == START - 500_000 + 2 - 10_000
+
+
+def test_a_partition_whose_records_never_come_is_idle_at_last(lake: Lake) -> None:
+    ends = TopicIdentity(ends={(TOPIC, 0): 2, (TOPIC, 1): 3}, taken_at=0.0)
+    stream = tables(lake)
+    stream.commit(write(lake, section([row(0)])), gaps=no_gaps, identity=ends, now_ms=NOW)
+    later = NOW + IDLE_MS + 1
+    report = stream.commit(write(lake, section([row(1)], prev={(TOPIC, 0): 0})), gaps=no_gaps, now_ms=later)
+    assert report.watermark_ms == START + 1_000 - 10_000
+
+
+@pytest.mark.parametrize("unread", [True, False])
+def test_after_a_pause_kafka_says_which_partitions_have_unread_records(local: Lake, unread: bool) -> None:
+    stream = tables(local)
+    stream.commit(write(local, section([row(0), row(0, 1)])), gaps=no_gaps, now_ms=NOW)
+    ends = TopicIdentity(ends={(TOPIC, 0): 3, (TOPIC, 1): 2}, taken_at=0.0)  # the last of partition 1 may be a marker
+    newer = write(local, section([row(1, event_ms=START + 900_000)], prev={(TOPIC, 0): 0}))
+    later = NOW + IDLE_MS + 1
+    report = stream.commit(newer, gaps=lambda *_: unread, identity=ends, now_ms=later)
+    assert report.watermark_ms == (START - 10_000 if unread else START + 890_000)
