@@ -257,8 +257,8 @@ class StreamTables:
     ) -> Collection[Partition]:
         """Give the partitions that are not read in this call and have records, when a stream begins or has paused."""
         last = max((known.active for known in state.partitions.values() if known.active is not None), default=None)
-        paused = last is None or now_ms - last > self.contract.event_time.idle_timeout_ms
-        if identity is None or not paused:
+        paused = last is not None and now_ms - last > self.contract.event_time.idle_timeout_ms
+        if identity is None or not (paused or not state.partitions):
             return ()
         others = {p: end for p, end in identity.ends.items() if p not in read and end > 0}
         reached = self._progress(others, self.anchor.state())
@@ -287,7 +287,9 @@ class StreamTables:
         if late is None:
             return judged
         batch, missed = late.stream.sort(judged.batch, loaded.cuts, loaded.lasts)
-        return replace(judged, batch=batch, counts=judged.counts + Counter(missed=missed))
+        counts = Counter(judged.counts)
+        counts["missed"] = missed
+        return replace(judged, batch=batch, counts=counts)
 
     def _compared(  # noqa: PLR0917 (what a commit knows)
         self,
