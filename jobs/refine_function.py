@@ -38,10 +38,11 @@ class RefineRecords(IngestFunction):
         """Refine one batch."""
         typed = [column.cast(field.type) for column, field in zip(columns, RECORDS, strict=True)]
         records = pa.Table.from_arrays(typed, schema=RECORDS)
-        lines = "\n".join(self._line(ref) for ref in self._refinery.take(records))
+        lines = "\n".join(line_of(ref, self._clocks[ref.stream]) for ref in self._refinery.take(records))
         return first_row_result(lines or None, len(records))
 
-    def _line(self, ref: SectionRef) -> str:
-        """Give one section as the statements in sql/ read it."""
-        # A section of rejects only has no event time; Flink refuses a null one, and the epoch moves no watermark.
-        return f"{channel(ref.stream, ref.lane)}\t{self._clocks[ref.stream].read(ref.ranges)}\t{ref.to_text()}"
+
+def line_of(ref: SectionRef, clock: EventClock) -> str:
+    """Give one section as the statements in sql/ read it."""
+    # A section of rejects only has no event time; Flink refuses a null one, and the epoch moves no watermark.
+    return f"{channel(ref.stream, ref.lane)}\t{clock.read(ref.ranges)}\t{ref.to_text()}"

@@ -18,10 +18,11 @@ import pytest
 from contracts.columns import RECORDS
 from contracts.load import load_contracts
 from contracts.model import Contract
+from jobs.event_clock import EventClock
 from jobs.ingest import lanes as dealt
 from jobs.lanes import bring_lanes, finish_lanes, tables_of_lanes
 from jobs.metrics import NoMetrics
-from jobs.refine_function import _line
+from jobs.refine_function import line_of
 from jobs.refinery import Refinery
 from jobs.registry import Registries
 from lakehouse.commit import StreamTables
@@ -162,7 +163,7 @@ def test_each_lane_gets_the_changes_of_its_keys_and_all_the_same_ranges(tmp_path
     assert [(len(s.rejects), len(s.others)) for s in sections] == [(1, 1), (0, 0), (0, 0)]
     assert [s.rows["_op"].to_pylist().count("t") for s in sections] == [1, 0, 0]
     assert [s.withheld["_kind"].to_pylist() if len(s.withheld) else [] for s in sections][1:] == [["truncated"]] * 2
-    lines = [_line(ref).split("\t") for (ref,) in refs.values()]
+    lines = [line_of(ref, EventClock(1_000)).split("\t") for (ref,) in refs.values()]
     assert [channel_lane(name) for name, _, _ in lines] == [("docs", Lane(n, 3)) for n in range(3)]
 
 
