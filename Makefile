@@ -5,7 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPARK := $(VENV)/.spark
-FAST := $(BIN)/pytest -m "not integration" -n auto --maxprocesses 8 --dist loadfile
+ALL_CORES := -n auto --maxprocesses 8 --dist loadfile
+FAST := $(BIN)/pytest -m "not integration" $(ALL_CORES)
+# Those of the tables' layer start an S3 server each, and nothing else; all others are alone with their cluster.
+STORES := $(BIN)/pytest -m integration tests/lakehouse $(ALL_CORES)
+CLUSTERS := $(BIN)/pytest -m integration --ignore=tests/lakehouse
 
 .PHONY: help setup demo test fast check format bench chaos lock clean
 
@@ -34,7 +38,7 @@ demo: setup ## the main job on real Kafka and Flink, with a sample of real chang
 	@$(BIN)/tidegate demo
 
 test: setup $(SPARK) ## all tests, those with real Kafka, Flink, S3 and Spark included
-	@$(FAST); fast=$$?; $(BIN)/pytest -m integration && exit $$fast
+	@$(FAST); fast=$$?; $(STORES); stores=$$?; $(CLUSTERS) && exit $$((fast + stores))
 
 fast: setup ## only the tests that need no services
 	@$(FAST)

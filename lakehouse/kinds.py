@@ -48,9 +48,10 @@ def kinds_of(contract: Contract) -> tuple[TableKind, ...]:
     kept = {*tables, MEMORY.name} if CURRENT.name in tables else tables
     late = [LATE] if late_kept(contract) else []
     counted = [aggregate_kind(one) for one in contract.aggregates if one.over is Over.CHANGES]
-    before, after = KINDS[: -len(STATE)], STATE
-    fixed = [[kind for kind in part if kind.name in kept] for part in (before, after)]
-    return (*fixed[0], *late, *counted, *fixed[1])
+    fixed = [kind for kind in KINDS if kind.name in kept]
+    # An aggregate may go, or another one come, with any contract: none of them is ever the anchor.
+    place = len(fixed) - sum(kind in STATE for kind in fixed) if CURRENT in fixed else len(fixed) - 1
+    return (*fixed[:place], *late, *counted, *fixed[place:])
 
 
 def following_kinds(contract: Contract) -> tuple[TableKind, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from contracts.model import Contract
 from lakehouse.aggregates.build import build as count
-from lakehouse.aggregates.table import AggregateTable, LateTable
+from lakehouse.aggregates.table import LATE, AggregateTable, LateTable
 from lakehouse.anchor import AnchorState, Floors
 from lakehouse.errors import PartialTable, TableVanished, TableWentBack
 from lakehouse.kind import within
@@ -46,11 +46,20 @@ class TableSet:
             missing = [table for table in missing if not table.open()]
             self._verify_complete(missing, states)
         alone = self.lane.alone and not accept_partial
-        building = self._building(states) if alone else []
-        counting = self._counting(states) if alone else []
+        left = self._left_behind(there, states) if alone else set()
+        whole = {name: state for name, state in states.items() if name not in left}
+        building = self._building(whole) if alone else []
+        counting = self._counting(whole) if alone else []
         joining = [*building, *counting, *(table for table in self.kept if counting and isinstance(table, LateTable))]
         for table in missing:
             self._verify_absence(table, states, accept_partial or table in joining)
+        for name in sorted(left):
+            if there[name] not in joining:
+                raise PartialTable(
+                    f"stream {self.contract.stream}: the table {there[name].name} was not kept for a while, and lacks "
+                    f"what the stream committed meanwhile{self._why_not_built(there[name])}. Accept a partial table "
+                    "explicitly, or move the table away as well as the stream's others to build them all."
+                )
         for state in states.values():
             _verify_not_older(there, state)
         for table in missing:
@@ -75,6 +84,23 @@ class TableSet:
                 "that the table is built, then set the lanes again."
             )
 
+    def _leader(self, states: Mapping[str, AnchorState]) -> tuple[KeptTable, AnchorState] | None:
+        """Give the table that is, or was last, the stream's anchor, and its state."""
+        tables = {table.kind.name: table for table in (*self.former, *self.kept)}
+        anchors = [(tables[name], state) for name, state in states.items() if state.partitions]
+        return max(anchors, key=lambda one: sum(one[0].progress(one[1].partitions).values()), default=None)
+
+    def _left_behind(self, there: Mapping[str, KeptTable], states: Mapping[str, AnchorState]) -> set[str]:
+        """Give the kinds of tables that the contract did not keep for a while: they lack what came meanwhile."""
+        leader = self._leader(states)
+        if leader is None:
+            return set()
+        table, state = leader
+        reached = table.progress(state.partitions)
+        known = {*state.tables, table.kind.name, LATE.name}  # what is late is told with the aggregates that say so
+        own = [(name, one.progress(reached)) for name, one in there.items() if name in states and name not in known]
+        return {name for name, held in own if any(held.get(p, -1) < offset for p, offset in reached.items())}
+
     def _building(self, states: Mapping[str, AnchorState]) -> list[StateTable]:
         """Give the tables of the stream's state when some of them were never filled and the changes can fill them."""
         state = [table for table in self.kept if isinstance(table, StateTable)]
@@ -94,11 +120,12 @@ class TableSet:
         changes = next((table.name for table in self.kept if table.kind.name == "changes"), None)
         if not tables or late is None or changes is None:
             return
-        kind, state = next((kind, state) for kind, state in states.items() if state.partitions)
-        leader = next(table for table in (*self.kept, *self.former) if table.kind.name == kind)
-        reached = leader.progress(state.partitions)  # the changes may be ahead
+        leader = self._leader(states)
+        assert leader is not None, "what is counted joins a stream that has begun"
+        anchor, state = leader
+        reached = anchor.progress(state.partitions)  # the changes may be ahead
         rows = (within(batch, reached) for batch in batches_of(self.lake, changes))
-        count(self.contract, rows, tables, late, state.watermark_ms)
+        count(self.contract, rows, tables, late, reached, state)
 
     def _build(self, tables: Sequence[StateTable]) -> Floors:
         if not tables:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
 from contracts.model import Contract
 from lakehouse.aggregates.lateness import sort_rows
 from lakehouse.aggregates.table import AggregateTable, LateTable
+from lakehouse.anchor import AnchorState
+from lakehouse.progress import Partition
 
 
 def build(
@@ -16,12 +19,13 @@ def build(
     changes: Iterable[pa.Table],
     tables: Sequence[AggregateTable],
     late: LateTable,
-    watermark_ms: int | None,
+    progress: Mapping[Partition, int],
+    state: AnchorState,
 ) -> None:
-    """Fill tables of aggregates, in place of what they hold, from all of a stream's changes, as they were judged then.
+    """Fill tables of aggregates, in place of what they hold, from a stream's changes, as they were judged then.
 
-    Nothing else may commit to the stream meanwhile. Done again after a crash it gives the same. The tables have no
-    progress yet afterwards.
+    changes: all up to the progress, which the tables have afterwards; state: of the stream's anchor there. Nothing else
+    may commit to the stream meanwhile. Done again after a crash it gives the same.
     """
     parts = {table.name: table.measuring.parts_schema.empty_table() for table in tables}
     for rows in changes:
@@ -33,4 +37,6 @@ def build(
         late.fill(pa.concat_tables(missed))
     for table in tables:
         table.open()
-        table.put(table.replaced_by(parts[table.name], watermark_ms), {}, None, watermark_ms)
+        told = AnchorState(state.pipeline, state.stream, version=state.version, commit=uuid.uuid4().hex)
+        change = table.replaced_by(parts[table.name], state.watermark_ms)
+        table.put(change, dict(progress), told, state.watermark_ms)

@@ -25,7 +25,7 @@ from lakehouse.kind import within
 from lakehouse.kinds import kinds_of
 from lakehouse.lake import Lake
 from lakehouse.merge.indexed import FLAGS, Change
-from lakehouse.progress import Writer
+from lakehouse.progress import Partition, Writer
 from lakehouse.state.build import gathered
 from lakehouse.state.table import StateTable
 from lakehouse.table import Contested, StreamTable
@@ -72,7 +72,10 @@ def _until_won(stream: str, verb: Callable[[], None]) -> None:
             return
         except Contested:
             time.sleep(random.uniform(0, 0.05 * min(attempt + 1, 10)))
-    raise CommitContested(f"stream {stream}: {ATTEMPTS} attempts to count windows again were lost to others")
+    raise CommitContested(
+        f"stream {stream}: {ATTEMPTS} attempts to count windows again were lost to others. Start the pipeline, if it "
+        "was killed, and call again."
+    )
 
 
 class _Again:
@@ -100,6 +103,8 @@ class _Again:
         if state is None or own is None:
             return
         reached = self._table.progress(state.partitions)
+        if self._anchor is self._changes and self._is_ahead(reached, self._anchor.progress(reached)):
+            raise Contested(f"table {self._table.name} counts changes that {self._changes.name} does not hold yet")
         parts, missed = self._measuring.parts_schema.empty_table(), []
         for rows in self._rows():
             found = sort_rows(self._measuring, within(rows, reached), self._contract.event_time.allowed_lateness_ms)
@@ -110,6 +115,10 @@ class _Again:
         stored = self._measuring.stored(parts, state.watermark_ms, time.time_ns() // 1000)
         told = replace(own, commit=uuid.uuid4().hex, last_counts={}, ranges=())
         self._table.put(Change(stored, self._held()), {}, told, state.watermark_ms)
+
+    @staticmethod
+    def _is_ahead(own: Mapping[Partition, int], others: Mapping[Partition, int]) -> bool:
+        return any(offset > others.get(partition, -1) for partition, offset in own.items())
 
     def _held(self) -> Ints:
         """Give where the windows' rows are."""

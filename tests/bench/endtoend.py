@@ -102,8 +102,7 @@ class Pipeline:
 
     def anchors(self) -> list[Path]:
         """Give the folder of each stream's last table."""
-        appended = f"_{self.aggregates[-1]['name']}" if self.aggregates else "_changes"
-        last = "" if "current" in self.tables else appended
+        last = "" if "current" in self.tables else "_changes"
         return [self.lake_folder / f"{stream}{last}" for stream, _ in self.streams]
 
     @contextmanager

@@ -292,3 +292,35 @@ def test_rows_that_are_repaired_long_after_count_in_the_windows_they_belong_to(s
         more = [row(offset, partition, event_ms=NOW) for partition in range(PARTITIONS) for offset in (10, 11)]
         stream.commit(write(lake, section(more)), gaps=no_gaps, now_ms=NOW)
         check(lake, some)
+
+
+def thirds(rows: list[dict[str, Any]], count: int) -> list[list[Section]]:
+    """Give the sections of three stretches of all partitions."""
+    third = count // 3
+    return [
+        [section([r for r in rows if low <= r["_offset"] < low + third], prev=_before(low))]
+        for low in range(0, count, third)
+    ]
+
+
+def _before(low: int) -> dict[tuple[str, int], int]:
+    return {(TOPIC, partition): low - 1 for partition in range(PARTITIONS)} if low else {}
+
+
+def test_an_aggregate_that_was_not_kept_for_a_while_is_counted_again(local: Lake) -> None:
+    source, some = random.Random(9), AGGREGATES[:2]
+    first, second, third = thirds(records(source, 12, 9_000, strange=True), 12)
+    run(local, source, first, aggregates=some)
+    run(local, source, second, aggregates=some[:1])
+    run(local, source, third, aggregates=some)
+    check(local, some)
+
+
+def test_changes_that_were_not_kept_for_a_while_are_refused(local: Lake) -> None:
+    source = random.Random(9)
+    first, second, _ = thirds(records(source, 9, 0, strange=False), 9)
+    both = ("quarantine", "changes", "current")
+    run(local, source, first, aggregates=(), tables=both)
+    run(local, source, second, aggregates=(), tables=("quarantine", "current"))
+    with pytest.raises(PartialTable, match="not kept for a while"):
+        tables(local, of(aggregates=(), tables=both)).prepare()

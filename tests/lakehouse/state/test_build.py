@@ -62,3 +62,15 @@ def test_what_waits_in_quarantine_marks_the_rows_that_are_built(local: Lake) -> 
 
 def _at(offset: int) -> dict[str, object]:
     return {"_topic": "shop.docs", "_partition": 0, "_offset": offset, "_ingested_at": 0, "_event_time": 0}
+
+
+@pytest.mark.parametrize("dropped", [("history",), ("history", "current")], ids=str)
+def test_tables_that_were_not_kept_for_a_while_are_built_again(local: Lake, dropped: tuple[str, ...]) -> None:
+    whole = contract()
+    less = dataclasses.replace(whole, tables=tuple(name for name in whole.tables if name not in dropped))
+    source = Source(11, whole)
+    for of in (whole, less, whole):
+        source.contract = of
+        source.run(15)
+        deliver(source, local, commits=2)
+    verify(source, local)
