@@ -111,7 +111,7 @@ def _counts(connection: duckdb.DuckDBPyConnection, produced: Mapping[int, int], 
 
 def _leftovers(lake: Lake, standings: Mapping[str, Standing]) -> Iterator[str]:
     """Say what lies under _tidegate that should not: unknown folders, and segments that nobody needs yet stay."""
-    known = {"begins", "drift", "index", "memory", "parked", "pipelines", "segments"}
+    known = {"begins", "drift", "index", "memory", "parked", "pipelines", "segments", "sla"}
     folders = obstore.list_with_delimiter(lake.objects, prefix="_tidegate/")["common_prefixes"]
     names = {folder.rstrip("/").rpartition("/")[2] for folder in folders}
     if names - known:
