@@ -10,14 +10,14 @@ from rich.progress import BarColumn, DownloadColumn, TaskID, TextColumn, TimeRem
 from rich.progress import Progress as Bars
 from rich.table import Table
 
-from jobs.chosen import load_chosen
-from jobs.credentials import key_ring, lake_options
+from jobs.chosen import load_with_keys
+from jobs.credentials import lake_options
 from jobs.errors import ClusterUnreachable, RunRefused
 from jobs.launch import running_job
 from lakehouse.lake import Lake
 from lakehouse.migration import Plan, Progress, check, migrate
 from udfs.canonical import canonical_text
-from udfs.keys import pinned_keys, require_keys
+from udfs.keys import pinned_keys
 
 
 def migrate_stream(
@@ -35,9 +35,7 @@ def migrate_stream(
 
     Raises RunRefused while the pipeline's job runs, and what lakehouse.migration says.
     """
-    (contract,) = load_chosen(contracts, [stream])
-    ring = key_ring(str(keys) if keys else None)
-    require_keys([contract], ring)
+    contract, ring = load_with_keys(contracts, stream, keys)
     lake, pins = Lake.open(lake_uri, lake_options()), pinned_keys(contract, ring)
     if dry_run:
         with _Shown(console) as shown:

@@ -13,7 +13,7 @@ from rich.console import Console
 from contracts.columns import RECORDS
 from contracts.model import Contract
 from jobs.again import Again
-from jobs.chosen import load_chosen
+from jobs.chosen import load_chosen, load_with_keys
 from jobs.credentials import key_ring, lake_options
 from jobs.errors import RunRefused
 from jobs.kafka.client import KafkaClient
@@ -25,7 +25,7 @@ from lakehouse.landing import Landed
 from lakehouse.quarantined import COORDINATES, Chosen, Quarantined
 from lakehouse.standing import Standing, standing_of
 from udfs.ciphers import Unreadable
-from udfs.keys import KeyFault, KeyRing, require_keys
+from udfs.keys import KeyFault, KeyRing
 from udfs.payloads import open_payload
 
 AT_ONCE = 20_000  # records
@@ -125,9 +125,7 @@ def repair(
     kafka: None where only payloads that the quarantine keeps are to be read. Raises RunRefused for a topic that is
     another one by now only where nothing else can be read, KafkaProblem, and what lakehouse.errors says.
     """
-    (contract,) = load_chosen(contracts, [stream])
-    ring = key_ring(str(keys) if keys else None)
-    require_keys([contract], ring)
+    contract, ring = load_with_keys(contracts, stream, keys)
     lake = Lake.open(lake_uri, lake_options())
     return repair_records(contract, lake, pipeline, chosen, kafka=kafka, keys=ring, console=console)
 

@@ -12,8 +12,8 @@ from rich.console import Console
 
 from contracts.model import Contract
 from jobs.again import Again
-from jobs.chosen import load_chosen
-from jobs.credentials import key_ring, lake_options
+from jobs.chosen import load_with_keys
+from jobs.credentials import lake_options
 from jobs.errors import RunRefused
 from jobs.kafka.client import KafkaClient
 from jobs.kafka.offsets import earliest_offsets, offsets_at, partitions_of, topic_ids
@@ -23,7 +23,7 @@ from jobs.spans import Asked, Found, Partition, places, spans_of
 from lakehouse.lake import Lake
 from lakehouse.landing import Landed
 from lakehouse.standing import Standing, standing_of
-from udfs.keys import KeyRing, require_keys
+from udfs.keys import KeyRing
 
 AT_ONCE = 100_000  # records that land together
 
@@ -65,9 +65,7 @@ def replay(
     Raises RunRefused where the topics are not those that the tables were filled from, KafkaProblem, and what
     lakehouse.errors says.
     """
-    (contract,) = load_chosen(contracts, [stream])
-    ring = key_ring(str(keys) if keys else None)
-    require_keys([contract], ring)
+    contract, ring = load_with_keys(contracts, stream, keys)
     lake = Lake.open(lake_uri, lake_options())
     return replay_records(contract, lake, pipeline, asked, kafka=kafka, keys=ring, console=console)
 

@@ -33,6 +33,7 @@ Stream = Annotated[str, typer.Option("--stream", help="Whose records.")]
 Rule = Annotated[str | None, typer.Option("--rule", help="Only records that broke this rule.")]
 Since = Annotated[str | None, typer.Option("--since", help="Only records read since a time, or since 2h ago.")]
 Until = Annotated[str | None, typer.Option("--until", help="Only records read before a time, or before 2h ago.")]
+At = Annotated[str | None, typer.Option("--at", help="The record at PARTITION:OFFSET alone.")]
 MaybeKafka = Annotated[str | None, typer.Option("--kafka", envvar=KAFKA_VARIABLE, help="Kafka's HOST:PORT.")]
 
 
@@ -84,7 +85,7 @@ def show(
     rule: Rule = None,
     since: Since = None,
     until: Until = None,
-    at: Annotated[str | None, typer.Option("--at", help="The record at PARTITION:OFFSET alone.")] = None,
+    at: At = None,
     first: Annotated[int, typer.Option(help="How many records, the oldest first.", min=1)] = 10,
     keys: Keys = None,
     as_json: Json = False,
@@ -115,7 +116,7 @@ def replay(
     rule: Rule = None,
     since: Since = None,
     until: Until = None,
-    at: Annotated[str | None, typer.Option("--at", help="The record at PARTITION:OFFSET alone.")] = None,
+    at: At = None,
     as_json: Json = False,
 ) -> None:
     """Send records that wait through today's contract again: what passes lands in the tables at its own position.

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from contracts.columns import own_schema
 from contracts.model import Contract
-from jobs.chosen import load_chosen
-from jobs.credentials import key_ring, lake_options
+from jobs.chosen import load_with_keys
+from jobs.credentials import lake_options
 from jobs.errors import CannotCompare, NoTableYet
 from jobs.sides import Current, as_stored
 from jobs.source import Source, SourceTable, column_of
 from lakehouse.lake import Lake
 from udfs.comparison import Comparison, compare
-from udfs.keys import KeyRing, require_keys
+from udfs.keys import KeyRing
 
 POLL_SECONDS = 2.0
 
@@ -48,9 +48,7 @@ def verify(
 
     Raises TidegateError, LakehouseError or ContractError when they cannot be compared.
     """
-    (contract,) = load_chosen(contracts, [stream])
-    ring = key_ring(str(keys) if keys else None)
-    require_keys([contract], ring)
+    contract, ring = load_with_keys(contracts, stream, keys)
     lake = Lake.open(lake_uri, lake_options())
     until = time.monotonic() + wait_seconds
     while True:

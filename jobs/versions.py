@@ -14,8 +14,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColum
 from rich.table import Table
 
 from contracts.model import Contract
-from jobs.chosen import load_chosen
-from jobs.credentials import key_ring, lake_options
+from jobs.chosen import load_chosen, load_with_keys
+from jobs.credentials import lake_options
 from jobs.earliest import Earliest
 from jobs.errors import RunRefused
 from jobs.identity import IdentityWatch
@@ -39,7 +39,7 @@ from lakehouse.segments import SectionRef
 from lakehouse.standing import Standing, standing_of
 from lakehouse.swapping import swap as swap_tables
 from lakehouse.swapping import take_columns
-from udfs.keys import KeyRing, pinned_keys, require_keys
+from udfs.keys import KeyRing, pinned_keys
 
 NEVER_IDLE_MS = 100 * 365 * 86_400_000
 NAME = re.compile(r"[a-z0-9]+(_[a-z0-9]+)*")
@@ -86,9 +86,7 @@ def fill(
 
     Raises RunRefused when the stream's contract says to stop at a record, KafkaProblem, and what lakehouse.errors says.
     """
-    (contract,) = load_chosen(contracts, [stream])
-    ring = key_ring(str(keys) if keys else None)
-    require_keys([contract], ring)
+    contract, ring = load_with_keys(contracts, stream, keys)
     filling = Filling(version_of(contract, name), Lake.open(lake_uri, lake_options()), pipeline, kafka, ring)
     return filling.run(contract, asked, console)
 

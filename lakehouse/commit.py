@@ -33,12 +33,12 @@ from lakehouse.state.table import StateTable
 from lakehouse.table import Contested
 from lakehouse.tables import INDEXED, AnyTable, KeptTable, followers_of, tables_of
 from lakehouse.tableset import TableSet
+from lakehouse.unread import is_pause, unread
 from lakehouse.upkeep import BUDGET, Upkeep, Upkept
 from lakehouse.verdicts import Judged, judge
 
 MAX_ROWS = 2_000_000  # of one Delta commit
 ATTEMPTS = 20
-MANY = 64  # offsets: a partition that is so far behind has records
 
 
 @dataclass(frozen=True)
@@ -256,15 +256,10 @@ class StreamTables:
         now_ms: int,
     ) -> Collection[Partition]:
         """Give the partitions that are not read in this call and have records, when a stream begins or has paused."""
-        last = max((known.active for known in state.partitions.values() if known.active is not None), default=None)
-        paused = last is not None and now_ms - last > self.contract.event_time.idle_timeout_ms
-        if identity is None or not (paused or not state.partitions):
+        if identity is None or not is_pause(state, self.contract.event_time.idle_timeout_ms, now_ms):
             return ()
-        others = {p: end for p, end in identity.ends.items() if p not in read and end > 0}
-        reached = self._progress(others, self.anchor.state())
-        behind = {p: end - reached[p] - 1 if p in reached else MANY for p, end in others.items()}
-        # So many can hardly be the markers of transactions alone, and asking costs a consumer.
-        return [p for p, n in behind.items() if n >= MANY or (n > 0 and gaps(*p, reached[p], others[p]))]
+        others = {p: end for p, end in identity.ends.items() if p not in read}
+        return unread(others, self._progress(others, self.anchor.state()), gaps)
 
     def _verify_columns(self, loaded: Loaded) -> None:
         """Raise Contested when the stream has gained a column since the tables were prepared."""

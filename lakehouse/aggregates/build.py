@@ -27,6 +27,18 @@ def build(
     changes: all up to the progress, which the tables have afterwards; state: of the stream's anchor there. Nothing else
     may commit to the stream meanwhile. Done again after a crash it gives the same.
     """
+    parts = counted(contract, changes, tables, late)
+    for table in tables:
+        table.open()
+        told = AnchorState(state.pipeline, state.stream, version=state.version, commit=uuid.uuid4().hex)
+        change = table.replaced_by(parts[table.name], state.watermark_ms)
+        table.put(change, progress, told, state.watermark_ms)
+
+
+def counted(
+    contract: Contract, changes: Iterable[pa.Table], tables: Sequence[AggregateTable], late: LateTable
+) -> dict[str, pa.Table]:
+    """Give the parts of changes by table; <stream>_late has afterwards what is not counted."""
     parts = {table.name: table.measuring.parts_schema.empty_table() for table in tables}
     for rows in changes:
         missed = []
@@ -35,8 +47,4 @@ def build(
             parts[table.name] = table.measuring.merged([parts[table.name], *table.parts_of(found)])
             missed.append(found.missed)
         late.fill(pa.concat_tables(missed))
-    for table in tables:
-        table.open()
-        told = AnchorState(state.pipeline, state.stream, version=state.version, commit=uuid.uuid4().hex)
-        change = table.replaced_by(parts[table.name], state.watermark_ms)
-        table.put(change, dict(progress), told, state.watermark_ms)
+    return parts

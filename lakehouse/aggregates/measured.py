@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -73,14 +74,12 @@ class MeasuredTable(MergeTable):
     def put(
         self,
         change: Change,
-        progress: dict[Partition, int],
+        progress: Mapping[Partition, int],
         state: AnchorState | None,
         watermark_ms: int | None,
-        *,
-        operation: str = "MERGE",
     ) -> None:
         """Commit a change; raises as MergeTable.commit does."""
-        self.indexed.commit(change, progress, state, operation=operation)
+        self.indexed.commit(change, progress, state, operation="MERGE")
         self._next_end = self._upcoming(change, watermark_ms)
 
     def _found(self, parts: pa.Table) -> Ints:

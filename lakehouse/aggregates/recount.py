@@ -14,18 +14,19 @@ import pyarrow.compute as pc
 from contracts.model import Contract
 from contracts.types import MICROS_UTC
 from lakehouse.added import effective
+from lakehouse.aggregates.build import counted
 from lakehouse.aggregates.columns import BOUNDS
-from lakehouse.aggregates.lateness import sort_rows
 from lakehouse.aggregates.measured import NEVER
 from lakehouse.aggregates.table import AggregateTable, LateTable
 from lakehouse.aggregates.windows import US, reach_us
+from lakehouse.anchor import AnchorState
 from lakehouse.errors import CommitContested
 from lakehouse.groups import Flags, Ints
 from lakehouse.kind import within
 from lakehouse.kinds import kinds_of
 from lakehouse.lake import Lake
 from lakehouse.merge.indexed import FLAGS, Change
-from lakehouse.progress import Partition, Writer
+from lakehouse.progress import Writer
 from lakehouse.state.build import gathered
 from lakehouse.state.table import StateTable
 from lakehouse.table import Contested, StreamTable
@@ -57,8 +58,8 @@ def recount(  # noqa: PLR0917 (whose windows, and which)
     if isinstance(changes, StreamTable) and isinstance(late, LateTable):
         for table in there.values():
             if isinstance(table, AggregateTable):
-                again = _Again(contract, changes, late, anchor, table, first_ms * US, last_ms * US)
-                _until_won(contract.stream, again.run)
+                one = _Recount(contract, changes, late, anchor, table, first_ms * US, last_ms * US)
+                _until_won(contract.stream, one.run)
     if isinstance(anchor, StateTable):
         for follower in followers_of(lake, contract, writer, pins):
             if follower.open():
@@ -78,7 +79,7 @@ def _until_won(stream: str, verb: Callable[[], None]) -> None:
     )
 
 
-class _Again:
+class _Recount:
     """Counts one aggregate's windows again, of sessions all."""
 
     def __init__(  # noqa: PLR0917 (what is read, and which windows)
@@ -96,29 +97,28 @@ class _Again:
         self._first, self._last = (-NEVER, NEVER) if table.measuring.session else (first, last)
 
     def run(self) -> None:
-        """Put what the changes say in place of the windows' rows; raises Contested."""
-        for table in (self._anchor, self._changes, self._table):
+        """Put what the changes say in place of the windows' rows; raises Contested.
+
+        The table is opened first, then those committed before and after it. Whatever the job does meanwhile, the
+        changes hold what the table has counted; what it counts since then makes this commit fail.
+        """
+        for table in (self._table, self._changes, self._anchor):
             table.open()
-        state, own = self._anchor.state(), self._table.state()
-        if state is None or own is None:
+        state = self._anchor.state()
+        if state is None:
             return
-        reached = self._table.progress(state.partitions)
-        if self._anchor is self._changes and self._is_ahead(reached, self._anchor.progress(reached)):
+        passed, own = self._anchor.progress(state.partitions), self._table.progress(state.partitions)
+        ahead = {p: offset for p, offset in own.items() if offset > passed.get(p, -1)}
+        if ahead and self._anchor is self._changes:
             raise Contested(f"table {self._table.name} counts changes that {self._changes.name} does not hold yet")
-        parts, missed = self._measuring.parts_schema.empty_table(), []
-        for rows in self._rows():
-            found = sort_rows(self._measuring, within(rows, reached), self._contract.event_time.allowed_lateness_ms)
-            parts = self._measuring.merged([parts, *self._table.parts_of(found)])
-            missed.append(found.missed)
-        self._late.fill(pa.concat_tables(missed) if missed else self._late.columns_of(self._late.shape.columns.names))
+        reached = {**passed, **ahead}  # a table that lags has had nothing to count
+        rows = (within(part, reached) for part in self._rows())
+        parts = counted(self._contract, rows, [self._table], self._late)[self._table.name]
         parts = parts.filter(pa.array(self._touches(*(parts[name].to_numpy() for name in BOUNDS))))
         stored = self._measuring.stored(parts, state.watermark_ms, time.time_ns() // 1000)
-        told = replace(own, commit=uuid.uuid4().hex, last_counts={}, ranges=())
+        told = self._table.state() or AnchorState(state.pipeline, state.stream, version=state.version)
+        told = replace(told, commit=uuid.uuid4().hex, last_counts={}, ranges=())
         self._table.put(Change(stored, self._held()), {}, told, state.watermark_ms)
-
-    @staticmethod
-    def _is_ahead(own: Mapping[Partition, int], others: Mapping[Partition, int]) -> bool:
-        return any(offset > others.get(partition, -1) for partition, offset in own.items())
 
     def _held(self) -> Ints:
         """Give where the windows' rows are."""

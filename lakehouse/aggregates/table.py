@@ -7,7 +7,7 @@ to the table of aggregates: where a crash came between the two, the rows of <str
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -86,7 +86,8 @@ class LateTable(StreamTable):
         """Give which windows the table says that rows missed: their coordinates, and MISSED. For a short range."""
         names = [*COORDINATES, *MISSED.names]
         if not len(rows):
-            return self.columns_of(names)
+            columns = self.kind.columns(self.stream.contract)
+            return pa.schema([columns.field(name) for name in names]).empty_table()
         low, high = (pc.min_max(rows["_offset"])[end].as_py() for end in ("min", "max"))
         within = (pc.field("_offset") >= low) & (pc.field("_offset") <= high)
         with self._lake.explained(f"read table {self.name}"):
@@ -105,11 +106,6 @@ class LateTable(StreamTable):
         if len(new):
             with self._lake.explained(f"commit to table {self.name}"):
                 append(self.delta, new, CommitProperties())
-
-    def columns_of(self, names: Sequence[str]) -> pa.Table:
-        """Give no rows, with some of the table's columns."""
-        columns = self.kind.columns(self.stream.contract)
-        return pa.schema([columns.field(name) for name in names]).empty_table()
 
 
 class AggregateTable(MeasuredTable):
@@ -134,7 +130,7 @@ class AggregateTable(MeasuredTable):
 
     def apply(self, batch: Batch, progress: Mapping[Partition, int], state: AnchorState) -> None:
         """Commit what the batch changes, with the new progress and state; raises as MergeTable.commit does."""
-        self.put(self._change_of(batch), dict(progress), state, batch.watermark_ms)
+        self.put(self._change_of(batch), progress, state, batch.watermark_ms)
 
     def apply_progress(self, progress: Mapping[Partition, int], state: AnchorState) -> None:
         """Commit progress alone."""

@@ -324,3 +324,18 @@ def test_changes_that_were_not_kept_for_a_while_are_refused(local: Lake) -> None
     run(local, source, second, aggregates=(), tables=("quarantine", "current"))
     with pytest.raises(PartialTable, match="not kept for a while"):
         tables(local, of(aggregates=(), tables=both)).prepare()
+
+
+@pytest.mark.parametrize("filled", [True, False], ids=["lags", "never filled"])
+def test_a_repaired_row_counts_in_an_aggregate_that_had_nothing_to_count_for_a_while(local: Lake, filled: bool) -> None:
+    only = of(aggregates=AGGREGATES[:1])  # counts creates
+    stream = tables(local, only)
+    first = section([row(0, _op="c" if filled else "d")])
+    stream.commit(write(local, first), gaps=no_gaps, now_ms=NOW)
+    after = section([row(1, _op="d")], [reject(2)], prev={(TOPIC, 0): 0})
+    stream.commit(write(local, after), gaps=no_gaps, now_ms=NOW)
+    Landing(local, only, "test", {}, "0.0.1").land(section([row(2, _op="c")]), {}, NOW)
+    check(local, AGGREGATES[:1])
+    assert sum(one["orders"] for one in rows_of(local, "orders_per_second")) == 1 + filled
+    stream.commit(write(local, section([row(3)], prev={(TOPIC, 0): 2})), gaps=no_gaps, now_ms=NOW)
+    check(local, AGGREGATES[:1])
