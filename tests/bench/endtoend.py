@@ -17,13 +17,14 @@ from contracts.model import Contract
 from jobs.launch import Launch, Request
 from jobs.stack import Stack
 from tests.bench.contract import keys, write_contracts, write_keys
-from tests.bench.generate import Load, pace
-from tests.bench.processes import Processes
+from tests.bench.generate import Load, held, load, pace
+from tests.bench.processes import FLINK, Processes
 from tests.bench.timeline import commits, latencies, totals
 from udfs.keys import pinned_keys
 
 POLL_SECONDS = 1.0
 PIPELINE = "bench"
+READY = 20_000  # records that a job commits before it is shown a backlog
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,16 @@ class Run:
     peaks: Mapping[str, int]  # bytes
     memory: Sequence[int]  # TaskManager and Python workers together, sample by sample
     commits: int
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """How a job that stood ready took records that could all be read at one moment."""
+
+    rate: float  # records/s, from that moment to the last commit
+    cpu: float  # microseconds a record, of TaskManager and workers
+    peak: int  # bytes at most, of TaskManager and workers together
+    startup_seconds: float  # from the submission to the first commit of other records
 
 
 @dataclass(frozen=True)
@@ -82,8 +93,9 @@ class Pipeline:
         self.home.mkdir(parents=True)
         made = write_contracts(self.home / "contracts", self.streams, self.load.encoding, self.registry, self.tables,
                                self.aggregates)  # fmt: skip
-        for contract in made if self.prepare else ():
-            self.prepare(contract, self.lake_folder)
+        for contract in made:
+            if self.prepare:
+                self.prepare(contract, self.lake_folder)
         return Launch(
             Request(
                 contracts=self.home / "contracts",
@@ -106,9 +118,9 @@ class Pipeline:
         return [self.lake_folder / f"{stream}{last}" for stream, _ in self.streams]
 
     @contextmanager
-    def running(self) -> Iterator[Launch]:
+    def running(self, launch: Launch | None = None) -> Iterator[Launch]:
         """Run the job during the block."""
-        launch = self.launch()
+        launch = launch or self.launch()
         job = launch.submit()
         try:
             yield launch
@@ -138,6 +150,27 @@ def throughput(pipeline: Pipeline, records: int, timeout_seconds: float = 900.0)
         peaks=processes.peaks(),
         memory=processes.flink_memory(),
         commits=len(points),
+    )
+
+
+def backlog(pipeline: Pipeline, records: int, timeout_seconds: float = 900.0) -> Backlog:
+    """Let the job start and commit a few records, its indexes made; then show it many, and wait until it has them."""
+    load(pipeline.load, READY)
+    launch = pipeline.launch()
+    with held(pipeline.load, records, READY) as show, Processes(pipeline.stack) as processes:
+        submitted = time.time()
+        with pipeline.running(launch):
+            _await(pipeline, launch, READY, timeout_seconds)
+            begun, clock = show(), time.monotonic() - time.time()
+            _await(pipeline, launch, READY + records, timeout_seconds)
+    points = merged([totals(commits(anchor)) for anchor in pipeline.anchors()])
+    first, ended = points[0][0], next(at for at, total in points if total >= READY + records)
+    used = processes.cores(begun + clock, ended + clock)
+    return Backlog(
+        rate=records / (ended - begun),
+        cpu=sum(used[role] for role in FLINK) * (ended - begun) / records * 1e6,
+        peak=processes.peaks()["together"],
+        startup_seconds=first - submitted,
     )
 
 

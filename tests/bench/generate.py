@@ -1,13 +1,15 @@
-"""Loads the benchmark's records into Kafka: as fast as it goes, or so many a second."""
+"""Loads the benchmark's records into Kafka: as fast as it goes, all to be seen at one moment, or so many a second."""
 
 from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from multiprocessing.synchronize import Barrier, Event
 from typing import Any
 
 import pyarrow as pa
@@ -25,6 +27,7 @@ CHUNK = 50_000  # records made at once
 WRITERS = 2  # processes
 PACED_CHUNK = 2_000  # small: making it must not be felt in the pace
 TICK_SECONDS = 0.02  # of the paced writer
+HELD_SECONDS = 900.0  # how long records may be held back: as long as the broker lets a transaction be open
 
 # Big batches, nothing compressed (Kafka Connect's default), one broker: the writer must be faster than any reader.
 SETTINGS = {
@@ -68,24 +71,77 @@ class Load:
         return topics, (place % self.partitions).tolist()
 
 
-def load(what: Load, count: int) -> float:
-    """Write so many records with several processes, and give how many seconds it took."""
+def load(what: Load, count: int, first: int = 0) -> float:
+    """Write so many records from a number on with several processes, and give how many seconds it took."""
     what.create()
     started = time.monotonic()
-    share = count // WRITERS
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(WRITERS, mp_context=context) as pool:
-        sizes = [share + (count - share * WRITERS if lane == 0 else 0) for lane in range(WRITERS)]
-        running = [pool.submit(_write_lane, what, size, lane) for lane, size in enumerate(sizes)]
-        for writer in running:
+        for writer in [pool.submit(_write_lane, what, size, lane, first) for lane, size in enumerate(_shares(count))]:
             writer.result()
     return time.monotonic() - started
 
 
-def _write_lane(what: Load, count: int, lane: int) -> None:
-    producer = _producer(what.kafka)
-    for first in range(0, count, CHUNK):
-        records = Records(first * WRITERS, min(CHUNK, count - first), what.seed, lane, WRITERS, what.keys)
+@contextmanager
+def held(what: Load, count: int, first: int) -> Iterator[Callable[[], float]]:
+    """Write as load does, for the block in open transactions, which no reader sees the records of.
+
+    Gives a function that ends the transactions: all records can be read soon after the moment (seconds since the
+    epoch) that it gives.
+    """
+    what.create()
+    context = multiprocessing.get_context("spawn")
+    written, shown = context.Barrier(WRITERS + 1), context.Event()
+    lanes = [
+        context.Process(target=_hold_lane, args=(what, size, lane, first, written, shown))
+        for lane, size in enumerate(_shares(count))
+    ]
+
+    def show() -> float:
+        moment = time.time()
+        shown.set()
+        return moment
+
+    for lane in lanes:
+        lane.start()
+    try:
+        written.wait(HELD_SECONDS)
+        yield show
+    finally:
+        shown.set()
+        for lane in lanes:
+            lane.join()
+
+
+def _shares(count: int) -> list[int]:
+    share = count // WRITERS
+    return [share + (count - share * WRITERS if lane == 0 else 0) for lane in range(WRITERS)]
+
+
+def _hold_lane(  # noqa: PLR0917 (the arguments of a process)
+    what: Load, count: int, lane: int, first: int, written: Barrier, shown: Event
+) -> None:
+    transaction = {"transactional.id": f"{what.topics[0]}-{lane}", "transaction.timeout.ms": int(HELD_SECONDS * 1000)}
+    producer = _producer(what.kafka, {**transaction, "acks": "all"})
+    try:
+        producer.init_transactions(60)
+        producer.begin_transaction()
+        _write(producer, what, count, lane, first)
+    except BaseException:
+        written.abort()  # nobody waits for a lane that failed
+        raise
+    written.wait(HELD_SECONDS)
+    shown.wait(HELD_SECONDS)
+    producer.commit_transaction(60)
+
+
+def _write_lane(what: Load, count: int, lane: int, first: int) -> None:
+    _write(_producer(what.kafka), what, count, lane, first)
+
+
+def _write(producer: Producer, what: Load, count: int, lane: int, first: int) -> None:
+    for low in range(0, count, CHUNK):
+        records = Records(first + low * WRITERS, min(CHUNK, count - low), what.seed, lane, WRITERS, what.keys)
         for message in _messages(what, records):
             _send(producer, *message)
         producer.poll(0)

@@ -61,7 +61,7 @@ def measure(pipeline: Pipeline, records: int, say: Callable[[str], None]) -> lis
     say("tables filled")
     starts = [_start("cold", pipeline, launch, records // 2, wait_snapshots=True)]
     say(f"cold: all committed after {starts[0].all_seconds:.1f} s")
-    load(pipeline.load, records // 2)
+    load(pipeline.load, records // 2, records // 2)
     return [*starts, _start("with snapshots", pipeline, launch, records // 2 * 2)]
 
 

@@ -123,7 +123,7 @@ def _section(watch: Stopwatch, raw: pa.Table, contract: Contract, last: dict[tup
     with watch.part("assemble"):
         rows = _rows(masked, contract)
         others = _others(raw, normalised, filtered, checked.dropped)
-        ranges = _with_event_times(_ranges(raw, last), raw, rows)
+        ranges = _with_event_times(_ranges(raw, last), raw, rows, now_ms + contract.event_time.max_future_skew_ms)
     return Section(contract.stream, rows, rejects, others, ranges)
 
 

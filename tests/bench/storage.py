@@ -59,8 +59,11 @@ class StorageCost:
 
 def storage_costs(rows: int, batch: int, keys: str, commits: int = 3) -> list[StorageCost]:
     """Measure the same upserts by each writer, on a table of so many rows each."""
-    writers = {"merge-on-read": _ours(Storage.MERGE_ON_READ), "copy-on-write": _ours(Storage.COPY_ON_WRITE)}
-    writers["deltalake MERGE"] = _Merge
+    writers: dict[str, Callable[[str], _Ours | _Merge]] = {
+        "merge-on-read": _ours(Storage.MERGE_ON_READ),
+        "copy-on-write": _ours(Storage.COPY_ON_WRITE),
+        "deltalake MERGE": _Merge,
+    }
     found = []
     for name, make in writers.items():
         with tempfile.TemporaryDirectory() as folder:

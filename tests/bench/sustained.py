@@ -164,11 +164,11 @@ def _waits(pipeline: Pipeline) -> tuple[Any, Any]:
         rows = duck.execute(
             f"SELECT _partition, _offset, epoch_us(_kafka_time) FROM {stream}_changes WHERE _offset % {SAMPLED} = 0"
         ).fetchnumpy()
-    partitions, offsets, micros = rows.values()
+    partitions, offsets, micros = map(np.asarray, rows.values())
     found, result = commits(pipeline.lake_folder / stream), np.full(len(offsets), np.nan)
     for partition in range(pipeline.load.partitions):
         own = np.flatnonzero(partitions == partition)
-        result[own] = waits(found, (topic, partition), np.asarray(offsets[own]), _seconds(micros[own]))
+        result[own] = waits(found, (topic, partition), offsets[own], _seconds(micros[own]))
     return _seconds(micros), result
 
 
