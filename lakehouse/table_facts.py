@@ -14,7 +14,7 @@ from lakehouse.errors import TableRefused
 from lakehouse.kinds import tables_kept
 from lakehouse.lake import Lake
 from lakehouse.maintained import Maintained, Record
-from lakehouse.merge.compaction import SMALL_BYTES
+from lakehouse.merge.compaction import is_small
 from lakehouse.merge.log import DeltaLog, Snapshot
 from lakehouse.tail import commit_info
 
@@ -113,7 +113,7 @@ def _facts(table: str, snapshot: Snapshot, commits: int, record: Record | None) 
         bytes=sum(file.size for file in files),
         rows=sum(known) - dead if len(known) == len(counts) else None,
         dead=dead,
-        small_files=sum(file.size < SMALL_BYTES for file in files),
+        small_files=sum(map(is_small, files)),
         commits_since_checkpoint=snapshot.version - max(snapshot.checkpoint, 0),
         commits_in_log=commits,
         compacted_ms=max((ms for ms in rewritten if ms is not None), default=None),

@@ -1,5 +1,8 @@
 """Compaction inside the writer, between its batches: files with many deleted rows, and small ones, become better ones.
 
+A file is small when it has few bytes and its rows take little memory: rows that compress well fill a file that has few
+bytes, and to write them again would give the same file.
+
 Anyone else's compaction loses every race against a busy writer; the writer's own does not have to race.
 """
 
@@ -13,6 +16,7 @@ import numpy as np
 
 from lakehouse.errors import LakehouseError
 from lakehouse.groups import Ints
+from lakehouse.merge.log import DataFile
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.table import Contested
 
@@ -20,6 +24,7 @@ DEAD_SHARE = 0.25  # of a file's rows, from which on it is rewritten
 SMALL_BYTES = 16 * 1024 * 1024  # a file below is small
 SMALL_COUNT = 8  # small files in one partition, from which on they are merged
 SLICE_BYTES = 64 * 1024 * 1024  # of live data in one commit, as Parquet
+SLICE_ROWS = 2_000_000  # live ones in one commit: all are in memory at once
 SLICE_FILES = 64
 PRESSING_DEAD = 0.3  # of all rows
 PRESSING_SMALL = 64  # files
@@ -39,7 +44,9 @@ class Compacted:
 class _Candidate:
     number: int
     live_bytes: int
+    live_rows: int
     dead_share: float
+    small: bool
 
 
 def compact(table: MergeTable, budget: float) -> Compacted:
@@ -66,11 +73,16 @@ def compact(table: MergeTable, budget: float) -> Compacted:
     return Compacted(old, new, files, len(moved))
 
 
+def is_small(file: DataFile, live_share: float = 1.0) -> bool:
+    """Say whether a file with so many of its rows alive would better be one with others."""
+    return not file.full and file.size * live_share < SMALL_BYTES
+
+
 def pressing(table: MergeTable) -> bool:
     """Say whether so many rows of an open table are deleted, or so many of its files small, that readers feel it."""
     files = table.files()
     dead = sum(file.dead for file in files.values())
-    small = sum(file.size < SMALL_BYTES for file in files.values())
+    small = sum(is_small(file) for file in files.values())
     rows = sum(table.row_count(number) for number in files) if dead else 0
     return small >= PRESSING_SMALL or dead > PRESSING_DEAD * rows
 
@@ -85,8 +97,10 @@ def slices(table: MergeTable) -> Iterator[list[int]]:
         if not table.keeps(file):
             continue
         share = file.dead / max(1, table.row_count(number)) if file.dead else 0.0
-        candidate = _Candidate(number, int(file.size * (1 - share)), share)
-        if share >= DEAD_SHARE or candidate.live_bytes < SMALL_BYTES:
+        small = is_small(file, 1 - share)
+        if share >= DEAD_SHARE or small:
+            live_rows = (file.rows or 0) - file.dead
+            candidate = _Candidate(number, int(file.size * (1 - share)), live_rows, share, small)
             mixed = [] if table.lane.alone else [("", str(file.lane))]
             found.setdefault((*sorted(file.partition_values.items()), *mixed), []).append(candidate)
     made = [numbers for candidates in found.values() for numbers in _sliced(candidates)]
@@ -98,12 +112,14 @@ def _sliced(candidates: Sequence[_Candidate]) -> Iterator[tuple[float, list[int]
     """Give one partition's slices, each with its highest share of deleted rows."""
     dead = sorted((c for c in candidates if c.dead_share >= DEAD_SHARE), key=lambda c: -c.dead_share)
     small = sorted((c for c in candidates if c.dead_share < DEAD_SHARE), key=lambda c: c.live_bytes)
-    many = sum(c.live_bytes < SMALL_BYTES for c in candidates) >= SMALL_COUNT
+    many = sum(c.small for c in candidates) >= SMALL_COUNT
     rest = [*dead, *small] if many else dead
     while rest:
-        taken, size = 0, 0
-        while taken < min(len(rest), SLICE_FILES) and (not taken or size + rest[taken].live_bytes <= SLICE_BYTES):
-            size += rest[taken].live_bytes
+        taken, size, rows = 1, rest[0].live_bytes, rest[0].live_rows
+        while taken < min(len(rest), SLICE_FILES):
+            size, rows = size + rest[taken].live_bytes, rows + rest[taken].live_rows
+            if size > SLICE_BYTES or rows > SLICE_ROWS:
+                break
             taken += 1
         chosen, rest = rest[:taken], rest[taken:]
         worst = max(c.dead_share for c in chosen)

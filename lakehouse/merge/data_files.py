@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from lakehouse.appending import REPETITIVE
 from lakehouse.groups import Ints
 from lakehouse.lake import Lake
+from lakehouse.merge.log import FULL
 from lakehouse.merge.statistics import stats_of
 
 TARGET_BYTES = 384 * 1024 * 1024  # of a file's rows in memory: about 128 MB as Parquet
@@ -166,6 +167,8 @@ def _write(lake: Lake, table: str, part: Part, layout: Layout, data_change: bool
         "dataChange": data_change,
         "stats": stats_of(stored, [name for name in layout.statistics if name in stored.column_names]),
     }
+    if part.rows.nbytes * 2 >= (layout.target or TARGET_BYTES):
+        add["tags"] = {FULL: "true"}
     return Written(path, add, part.taken)
 
 

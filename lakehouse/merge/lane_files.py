@@ -20,7 +20,7 @@ from lakehouse.merge.log import DataFile
 def tagged(written: Sequence[Written], lane: Lane) -> list[Written]:
     """Give files with the lane that all their rows are of in their add actions; as they are where it is alone."""
     for file in () if lane.alone else written:
-        file.add["tags"] = {TAG: str(lane)}
+        file.add["tags"] = {**(file.add.get("tags") or {}), TAG: str(lane)}
     return list(written)
 
 

@@ -24,6 +24,7 @@ from lakehouse.merge.vectors import Descriptor
 Action = dict[str, Any]
 # Raises TableRefused when a table of that protocol and metadata is not for its reader: table name, protocol, metadata.
 Guard = Callable[[str, Action, Action], None]
+FULL = "tidegate.full"  # a tag of files that are as large as we make them, however few bytes that is
 LANE = re.compile(r"\d{1,2}of\d{1,2}")
 _COMMIT = re.compile(r"(\d{20})\.json")
 _CHECKPOINT = re.compile(r"(\d{20})\.checkpoint(?:\.(\d{10})\.(\d{10}))?\.parquet")
@@ -58,6 +59,11 @@ class DataFile:
         """Give the lane that the file says all its rows are of; None where it says none."""
         said = (self.add.get("tags") or {}).get(TAG)
         return Lane.parse(said) if said and LANE.fullmatch(said) else None
+
+    @property
+    def full(self) -> bool:
+        """Say whether the file's rows take so much memory that its writer would not put more into one file."""
+        return FULL in (self.add.get("tags") or {})
 
     @cached_property
     def rows(self) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from threading import Lock
 
@@ -25,6 +26,8 @@ from lakehouse.merge.vectors import DamagedVector, Descriptor, span, unpack
 FOOTERS = 512  # kept in memory
 WHOLE_ROWS = 8  # columns, from which on rows are asked for and not a few values
 FEW_ROWS = 10_000  # of a file that is read faster than kept
+GROUPS_AT_ONCE = 4  # row groups that are in memory for the sake of some of their rows
+_Piece = tuple[int, int, Ints]  # its number, its rows, positions within
 
 
 class FileReader:
@@ -55,25 +58,31 @@ class FileReader:
         if positions is not None:
             held = self._held(file, columns, positions)
             if held is not None:
-                taken = held.select([n for n in columns.names if n in held.column_names]).take(pa.array(positions))
-                return _completed(taken, columns, file.partition_values, len(positions))
+                found = held.select([n for n in columns.names if n in held.column_names])
+                sizes = [len(piece) for piece in held.column(0).chunks]
+                pieces = _cut(sizes, positions)
+                starts = _starts(sizes)[[number for number, _, _ in pieces]]
+                return _completed(_taken(found, starts, pieces), columns, file.partition_values, len(positions))
         with self._lake.explained(f"read {file.path} of table {self._table}"), self._open(file.path) as parquet:
             groups = _groups(parquet.metadata, positions)
             present = set(parquet.schema_arrow.names)
             names = [name for name in columns.names if name in present and name not in file.partition_values]
-            read = parquet.read_row_groups([group for group, _, _ in groups], columns=names, use_threads=alone)
-        if positions is None:
-            return _completed(read, columns, file.partition_values, sum(size for _, size, _ in groups))
-        taken, start = [], 0
-        for _, size, within in groups:  # one by one: over several chunks take copies all of them first
-            taken.append(read.slice(start, size).take(pa.array(within)))
-            start += size
+
+            def read(some: Sequence[_Piece]) -> pa.Table:
+                return parquet.read_row_groups([group for group, _, _ in some], columns=names, use_threads=alone)
+
+            if positions is None:
+                return _completed(read(groups), columns, file.partition_values, sum(size for _, size, _ in groups))
+            taken = []
+            for start in range(0, len(groups), GROUPS_AT_ONCE):
+                some = groups[start : start + GROUPS_AT_ONCE]
+                taken.append(_taken(read(some), _starts([size for _, size, _ in some])[:-1], some))
         return _completed(pa.concat_tables(taken), columns, file.partition_values, len(positions))
 
     def keep(self, path: str, rows: pa.Table) -> None:
         """Remember the rows of a file that was just written, where single rows of the table are asked for."""
-        if self.gives_rows:
-            self._cache.put(self._identity, path, rows)
+        if self.gives_rows and len(rows) >= FEW_ROWS:
+            self._cache.put(self._identity, path, [rows], rows.nbytes)
 
     @property
     def _identity(self) -> str:
@@ -89,9 +98,11 @@ class FileReader:
             footer = parquet.metadata
             if len(_groups(footer, positions)) * 2 < footer.num_row_groups or footer.num_rows < FEW_ROWS:
                 return None
-            whole = parquet.read()
-        self._cache.put(self._identity, file.path, whole)
-        return whole.combine_chunks()
+            first = parquet.read_row_group(0)
+            rest = (parquet.read_row_group(number) for number in range(1, footer.num_row_groups))
+            size = first.nbytes * footer.num_rows // max(1, len(first))
+            kept = self._cache.put(self._identity, file.path, chain([first], rest), size)
+        return self._cache.get(self._identity, file.path) if kept else None
 
     def vectors(self, descriptors: Sequence[Descriptor]) -> list[BitMap]:
         """Give the rows of deletion vectors; those in one file are fetched together. Raises DamagedVector."""
@@ -171,18 +182,36 @@ class _RemoteFile(io.RawIOBase):
         return True
 
 
-def _groups(footer: pq.FileMetaData, positions: Ints | None) -> list[tuple[int, int, Ints]]:
-    """Give the row groups that hold ascending positions (all, without any): number, rows, positions within."""
+def _groups(footer: pq.FileMetaData, positions: Ints | None) -> list[_Piece]:
+    """Give the row groups that hold ascending positions (all, without any)."""
     sizes = [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
-    starts = np.cumsum([0, *sizes])
     if positions is None:
         return [(number, size, np.empty(0, np.int64)) for number, size in enumerate(sizes)]
+    return _cut(sizes, positions)
+
+
+def _cut(sizes: Sequence[int], positions: Ints) -> list[_Piece]:
+    """Give those of consecutive pieces of these sizes that hold ascending positions."""
+    starts = _starts(sizes)
     cuts = np.searchsorted(positions, starts)
     return [
         (number, size, positions[cuts[number] : cuts[number + 1]] - starts[number])
         for number, size in enumerate(sizes)
         if cuts[number] < cuts[number + 1]
     ]
+
+
+def _starts(sizes: Sequence[int]) -> Ints:
+    return np.cumsum([0, *sizes])
+
+
+def _taken(rows: pa.Table, starts: Ints, pieces: Sequence[_Piece]) -> pa.Table:
+    """Give the rows at the positions within pieces that start there.
+
+    One by one: over several chunks pyarrow's take copies all of them first.
+    """
+    found = zip(starts.tolist(), pieces, strict=True)
+    return pa.concat_tables([rows.slice(start, size).take(pa.array(within)) for start, (_, size, within) in found])
 
 
 def _completed(read: pa.Table, columns: pa.Schema, values: Mapping[str, str | None], count: int) -> pa.Table:

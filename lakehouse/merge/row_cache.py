@@ -1,7 +1,8 @@
 """Rows of data files on local disk as Arrow, memory-mapped: single rows of many files are read without decoding files.
 
 A cache under a budget, shared by the processes of one user on one machine. Losing it costs time, never an answer:
-data files never change, and each is known by its table's id and its path.
+data files never change, and each is known by its table's id and its path. What was used a short while ago is not given
+up for something new: else tables that are larger than the budget would push each other out all the time.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 import uuid
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
 
@@ -22,64 +25,100 @@ VARIABLE = "TIDEGATE_ROW_CACHE_BYTES"
 BUDGET = 8 * 2**30  # bytes, where the variable does not say otherwise; 0 switches the cache off
 FREE_SHARE = 0.25  # of what is free on the disk that may be taken at most
 OPEN = 1_024  # files kept mapped
+IN_USE_SECONDS = 300.0  # how long a file stays after it was last used, whatever else wants its room
+NOTED_SECONDS = 60.0  # how often its use is noted on disk
 
 
 class RowCache:
     """Gives the rows of data files that were put before; least recently used files go first."""
 
-    def __init__(self, folder: Path | None = None, budget: int | None = None) -> None:
+    def __init__(
+        self, folder: Path | None = None, budget: int | None = None, *, in_use_seconds: float = IN_USE_SECONDS
+    ) -> None:
         self.folder = folder or Path(tempfile.gettempdir()) / f"tidegate-rows-{os.getuid()}"
         self._budget = int(os.environ.get(VARIABLE, BUDGET)) if budget is None else budget
+        self._in_use_seconds = in_use_seconds
         self._mapped: OrderedDict[str, pa.Table] = OrderedDict()
+        self._noted: dict[str, float] = {}  # name -> when its use was last noted (monotonic seconds)
         self._lock = Lock()
 
     def get(self, table: str, path: str) -> pa.Table | None:
-        """Give all rows of a data file of the table with this id, in their order; None when they are not held."""
+        """Give all rows of a data file of the table with this id, in their order, in the pieces they were put in.
+
+        None when they are not held.
+        """
         name = _name(table, path)
         with self._lock:
             held = self._mapped.get(name)
             if held is not None:
                 self._mapped.move_to_end(name)
+                self._note(name)
                 return held
         try:
             with pa.memory_map(str(self.folder / name)) as source:
                 held = pa.ipc.open_file(source).read_all()
-            os.utime(self.folder / name)
         except (OSError, pa.ArrowInvalid):
             return None
         with self._lock:
+            self._note(name)
             self._mapped[name] = held
             while len(self._mapped) > OPEN:
-                self._mapped.popitem(last=False)
+                gone, _ = self._mapped.popitem(last=False)
+                self._noted.pop(gone, None)
         return held
 
-    def put(self, table: str, path: str, rows: pa.Table) -> None:
-        """Keep the rows of a data file; what cannot be kept is not."""
-        if rows.nbytes > self._budget:
-            return
+    def _note(self, name: str) -> None:
+        """Say on disk that a file was used, now and then."""
+        now = time.monotonic()
+        if now - self._noted.get(name, -NOTED_SECONDS) >= NOTED_SECONDS:
+            self._noted[name] = now
+            with contextlib.suppress(OSError):
+                os.utime(self.folder / name)
+
+    def put(self, table: str, path: str, pieces: Iterable[pa.Table], size: int) -> bool:
+        """Keep the rows of a data file, which come in pieces and have about so many bytes; what cannot be kept is not.
+
+        The pieces are asked for one by one, or not at all. Says whether they were kept.
+        """
         own = self.folder / f".{uuid.uuid4().hex}"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._make_room(rows.nbytes)
-            with pa.OSFile(str(own), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
-                writer.write_table(rows.combine_chunks())
+            if not self._has_room(size):
+                return False
+            _write(own, pieces)
             own.replace(self.folder / _name(table, path))
         except (OSError, pa.ArrowException):
             with contextlib.suppress(OSError):
                 own.unlink(missing_ok=True)
+            return False
+        return True
 
-    def _make_room(self, size: int) -> None:
-        """Remove the files that were not used for longest until the budget holds so many bytes more."""
+    def _has_room(self, size: int) -> bool:
+        """Remove files that are not in use, those first that were not used for longest, until there is enough room."""
         kept = sorted((entry.stat().st_mtime, entry.stat().st_size, entry.path) for entry in os.scandir(self.folder))
         taken = sum(length for _, length, _ in kept)
         free = shutil.disk_usage(self.folder).free
         allowed = min(self._budget, taken + int(free * FREE_SHARE))
-        for _, length, name in kept:
+        unused = [(length, name) for used, length, name in kept if used < time.time() - self._in_use_seconds]
+        if taken + size - sum(length for length, _ in unused) > allowed:
+            return False
+        for length, name in unused:
             if taken + size <= allowed:
-                return
+                break
             with contextlib.suppress(OSError):
                 Path(name).unlink()
             taken -= length
+        return True
+
+
+def _write(path: Path, pieces: Iterable[pa.Table]) -> None:
+    writer = None
+    with pa.OSFile(str(path), "wb") as sink:
+        for piece in pieces:
+            writer = writer or pa.ipc.new_file(sink, piece.schema)
+            writer.write_table(piece.combine_chunks())
+        if writer:
+            writer.close()
 
 
 def _name(table: str, path: str) -> str:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from contracts.model import Storage
 from lakehouse.lake import Lake
-from lakehouse.merge import compaction, vectors
+from lakehouse.merge import compaction, data_files, vectors
 from lakehouse.merge.compaction import compact, slices
 from lakehouse.merge.vacuum import vacuum
 from lakehouse.table import Contested
@@ -59,6 +59,40 @@ def test_small_files_are_merged_and_every_row_is_followed(lake: Lake) -> None:
     writer.apply([1000], ids[:2])
     assert by_deltalake(lake) == by_location(table) == [*ids[2:], 1000]
     assert compact(table, budget=60).commits == 0
+
+
+def test_files_that_hold_as_much_as_a_file_may_are_not_small_however_few_bytes_they_have(
+    local: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = merge_table(local)
+    writer = Writer(table)
+    monkeypatch.setattr(data_files, "TARGET_BYTES", rows(range(1_000, 1_110)).nbytes)
+    for i in range(1_000, 1_400, 40):
+        writer.apply(range(i, i + 40))
+    assert [file.full for file in table.files().values()] == [False] * 10
+    done = compact(table, budget=60)
+    writer.moved(done.old, done.new)
+    assert (done.files, len(table.files())) == (10, 4)
+    for i in range(2_000, 2_900, 90):
+        writer.apply(range(i, i + 90))
+    assert all(file.full and file.size < compaction.SMALL_BYTES for file in table.files().values())
+    assert not list(slices(table)) and not sum(map(compaction.is_small, table.files().values()))
+    writer.apply([], range(1_000, 1_025))
+    done = compact(table, budget=60)
+    writer.moved(done.old, done.new)
+    assert (done.files, by_deltalake(local)) == (1, sorted(writer.live)), (
+        "a full file with many deleted rows is written again"
+    )
+
+
+def test_a_slice_has_no_more_rows_than_memory_is_meant_for(local: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = merge_table(local)
+    writer = Writer(table)
+    for i in range(10):
+        writer.apply(range(i * 40, i * 40 + 40))
+    monkeypatch.setattr(compaction, "SLICE_ROWS", 200)
+    monkeypatch.setattr(compaction, "SMALL_COUNT", 5)
+    assert [len(numbers) for numbers in slices(table)] == [5, 5]
 
 
 def test_a_file_is_rewritten_from_a_quarter_of_dead_rows_on(local: Lake) -> None:

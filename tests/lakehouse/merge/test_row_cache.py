@@ -1,0 +1,100 @@
+"""Rows that are kept beside their data files: the same as in the file, within the budget, and only ever a hint."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from lakehouse.lake import Lake
+from lakehouse.merge import data_files, reading
+from lakehouse.merge.data_files import Layout, write_files
+from lakehouse.merge.log import DataFile
+from lakehouse.merge.reading import FileReader
+from lakehouse.merge.row_cache import RowCache
+
+ROWS = 1_000
+COLUMNS = pa.schema([(f"c{number}", pa.int64()) for number in range(reading.WHOLE_ROWS)])
+
+
+def some(first: int, count: int = 100) -> pa.Table:
+    return pa.table({name: np.arange(first, first + count) for name in COLUMNS.names})
+
+
+def used(cache: RowCache, seconds_ago: float) -> None:
+    for path in cache.folder.iterdir():
+        os.utime(path, (time.time() - seconds_ago,) * 2)
+
+
+def test_pieces_are_given_back_as_they_came(tmp_path: Path) -> None:
+    cache = RowCache(tmp_path / "rows", 10**6)
+    assert cache.put("t", "a", [some(0), some(100, 50)], some(0, 150).nbytes)
+    held = RowCache(tmp_path / "rows", 10**6).get("t", "a")
+    assert held is not None and held.equals(some(0, 150)) and [len(c) for c in held.column(0).chunks] == [100, 50]
+    assert cache.get("t", "b") is None and cache.get("u", "a") is None
+
+
+def test_what_was_used_a_short_while_ago_is_not_given_up_and_what_was_not_goes_first(tmp_path: Path) -> None:
+    size = some(0).nbytes
+    cache = RowCache(tmp_path / "rows", size * 5, in_use_seconds=60)
+    assert all(cache.put("t", name, [some(0)], size) for name in "abc")
+    asked: list[int] = []
+
+    def pieces() -> Iterator[pa.Table]:
+        asked.append(1)
+        yield some(0)
+
+    assert not cache.put("t", "large", pieces(), size * 3) and not asked, "there is no room: nothing is read for it"
+    used(cache, 120)
+    assert cache.get("t", "b") is not None
+    assert cache.put("t", "d", pieces(), size * 2) and asked
+    assert cache.get("t", "b") is not None and cache.get("t", "d") is not None
+    fresh = RowCache(tmp_path / "rows", size * 5)
+    assert sum(fresh.get("t", name) is not None for name in "ac") < 2
+
+
+def test_a_file_that_stays_mapped_counts_as_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = RowCache(tmp_path / "rows", some(0).nbytes * 2, in_use_seconds=60)
+    cache.put("t", "a", [some(0)], some(0).nbytes)
+    assert cache.get("t", "a") is not None
+    used(cache, 120)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    assert cache.get("t", "a") is not None
+    assert not cache.put("t", "b", [some(0)], some(0).nbytes * 2)
+
+
+def test_without_a_budget_or_a_disk_nothing_is_kept(tmp_path: Path) -> None:
+    assert not RowCache(tmp_path / "rows", 0).put("t", "a", [some(0)], some(0).nbytes)
+
+    def pieces() -> Iterator[pa.Table]:
+        yield some(0)
+        raise OSError(28, "No space left on device")
+
+    full = RowCache(tmp_path / "full", 10**6)
+    assert not full.put("t", "a", pieces(), some(0).nbytes)
+    assert full.get("t", "a") is None and not list(full.folder.iterdir()), "half a file is left"
+
+
+@pytest.mark.parametrize("budget", [10**9, 0], ids=["kept", "not kept"])
+def test_rows_at_positions_are_the_same_whether_they_are_kept_or_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, budget: int
+) -> None:
+    monkeypatch.setattr(data_files, "ROW_GROUP", 70)
+    monkeypatch.setattr(reading, "FEW_ROWS", 10)
+    lake, rows = Lake.open(str(tmp_path / "lake")), some(0, ROWS)
+    written = write_files(lake, "t", rows, Layout(COLUMNS, (), ()))[0]
+    file = DataFile(written.path, written.add, None)
+    cache = RowCache(tmp_path / "rows", budget)
+    reader = FileReader(lake, "t", cache)
+    random = np.random.default_rng(1)
+    for count in (1, 3, 40, 400, ROWS):
+        positions = np.sort(random.choice(ROWS, count, replace=False))
+        for _ in range(2):
+            assert reader.read(file, COLUMNS, positions).equals(rows.take(pa.array(positions)))
+    assert (cache.get(f"{lake.uri}/t", written.path) is not None) == bool(budget)
