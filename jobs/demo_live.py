@@ -108,15 +108,16 @@ class Seen:
 def _watch(console: Console, launch: Launch, workload: DemoWorkload, seconds: float) -> None:
     begun = before = time.monotonic()
     last: dict[str, Seen] = {}
-    added = ""
+    added = False
     with Live(console=console, refresh_per_second=4) as live:
-        while (now := time.monotonic()) - begun < seconds:
+        while (now := time.monotonic()) - begun < seconds or not added:
             workload.check()
             if not added and now - begun > seconds / 2:
                 workload.add_column()
-                added = "column customers.segment was added"
+                added = True
+                console.print("column customers.segment was added", highlight=False)
             seen = _look(launch)
-            live.update(_table(seen, last, now - before, f"{now - begun:.0f} of {seconds:.0f} s {added}"))
+            live.update(_table(seen, last, now - before, f"{now - begun:.0f} of {seconds:.0f} s"))
             last, before = {one.stream: one for one in seen}, now
             time.sleep(max(0.0, LOOK_SECONDS - (time.monotonic() - now)))
 
