@@ -36,14 +36,10 @@ class TableSet:
 
         Raises TableVanished, TableWentBack or PartialTable when one is missing, or older, while another has progress.
         """
-        there = {table.kind.name: table for table in self.kept if table.open()}
-        former = {table.kind.name: table for table in self.former if table.open()}
+        former, there = self._opened()
         states = {name: state for name, table in {**former, **there}.items() if (state := table.state()) is not None}
         missing = [table for table in self.kept if table.kind.name not in there]
-        if not self.lane.alone:  # another lane may have made them since we looked
-            for table in there.values():  # not older than what another lane's commit has seen
-                table.open()
-            missing = [table for table in missing if not table.open()]
+        if not self.lane.alone:
             self._verify_complete(missing, states)
         alone = self.lane.alone and not accept_partial
         left = self._left_behind(there, states) if alone else set()
@@ -74,6 +70,18 @@ class TableSet:
                 leader = there.get(kind) or former[kind]
                 held = replace(state, floors={**state.floors, **floors})
                 self._level(leader, held, {*state.tables, *new})
+
+    def _opened(self) -> tuple[dict[str, KeptTable], dict[str, KeptTable]]:
+        """Open the tables that are there, by kind: former ones, and kept ones in commit order.
+
+        Another lane, or another copy of the job, may make tables and commit meanwhile. So the anchor is opened first:
+        what its state says of other tables, these hold by the time they are opened.
+        """
+        former = {table.kind.name: table for table in self.former if table.open()}
+        there: set[str] = set()
+        while (found := {table.kind.name for table in reversed(self.kept) if table.open()}) != there:
+            there = found
+        return former, {table.kind.name: table for table in self.kept if table.kind.name in there}
 
     def _verify_complete(self, missing: Sequence[KeptTable], states: Mapping[str, AnchorState]) -> None:
         """Raise PartialTable when a table would join a stream that several lanes fill: none of them sees it whole."""

@@ -35,6 +35,7 @@ from lakehouse.errors import (
 from lakehouse.identity import TopicIdentity
 from lakehouse.lake import Lake
 from lakehouse.segments import SectionRef, write_segment
+from lakehouse.table import StreamTable
 from tests.lakehouse.rows import (
     CONTRACT,
     NOW,
@@ -100,6 +101,34 @@ def test_racing_processes_give_each_offset_once(lake: Lake) -> None:
     assert [process.exitcode for process in processes] == [0, 0]
     assert offsets(lake) == [(p, n) for p in (0, 1) for n in range(10)]
     assert offsets(lake, "orders_quarantine") == [(2, n) for n in range(10)]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_copy_that_starts_while_another_commits_takes_no_table_for_an_older_one(
+    local: Lake, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    other, numbers = tables(local), iter(range(100))
+
+    def commit() -> None:
+        number = next(numbers)
+        other.commit(write(local, section([row(number)], [reject(number, partition=1)])), gaps=no_gaps, now_ms=NOW)
+
+    if begun:
+        commit()
+    opened, inside = StreamTable.open, [False]
+
+    def open_later(table: StreamTable) -> bool:
+        if not inside[0]:
+            inside[0] = True
+            commit()
+            inside[0] = False
+        return opened(table)
+
+    monkeypatch.setattr(StreamTable, "open", open_later)
+    tables(local).prepare()
+    done = next(numbers)
+    assert done >= 4, "nothing was committed between two looks at the tables"
+    assert offsets(local) == [(0, number) for number in range(done)]
 
 
 def test_a_zombie_with_an_old_snapshot_adds_nothing(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
