@@ -148,7 +148,8 @@ class Cluster:
 def root_cause(trace: str) -> str:
     """Give the line of a Java stack trace that tells the cause: our Python error where there is one."""
     lines = [line.rstrip() for line in trace.splitlines() if line.strip()]
-    python = [n for n, line in enumerate(lines) if line.startswith("Traceback (most recent call last)")]
+    # The first one stands at the end of the line with which Java tells of it.
+    python = [n for n, line in enumerate(lines) if line.endswith("Traceback (most recent call last):")]
     if python:
         told = [line for line in lines[python[-1] + 1 :] if not line.startswith((" ", "\t"))]
         if told:

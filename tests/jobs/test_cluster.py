@@ -8,8 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from jobs.cluster import Cluster, last_words
+from jobs.cluster import Cluster, last_words, root_cause
 from jobs.errors import ClusterUnreachable
+from jobs.watch import NEEDS_NEW_START
 
 
 class Forgetful(BaseHTTPRequestHandler):
@@ -71,3 +72,50 @@ def test_a_refused_submission_is_told_by_the_jobs_own_error(error: str) -> None:
 def test_a_refused_submission_without_an_error_of_ours_is_told_by_the_last_java_cause() -> None:
     said = last_words("org.x.JobException: no\nCaused by: java.io.IOException: one\nCaused by: org.y.Full: no slots")
     assert said == "`flink run` did not submit the job: org.y.Full: no slots"
+
+
+FAILURE = """\
+org.apache.flink.streaming.runtime.tasks.AsynchronousException: Caught exception while processing timer.
+\tat org.apache.flink.streaming.runtime.tasks.StreamTask$StreamTaskAsyncExceptionHandler.handleAsyncException
+Caused by: java.util.concurrent.ExecutionException: java.lang.RuntimeException: {told}
+\tat java.base/java.util.concurrent.CompletableFuture.reportGet(CompletableFuture.java:396)
+\t... 7 more
+Caused by: java.lang.RuntimeException: {told}
+\tat org.apache.beam.runners.fnexecution.control.FnApiControlClient$ResponseStreamObserver.onNext
+\t... 1 more
+"""
+WORKER = """\
+Error received from SDK harness for instruction 28: Traceback (most recent call last):
+  File "sdk_worker.py", line 311, in _execute
+    response = task()
+               ^^^^^^
+{error}
+"""
+AGAIN = """\
+
+The above exception was the direct cause of the following exception:
+
+Traceback (most recent call last):
+  File "patience.py", line 30, in until_done
+    return verb()
+           ^^^^^^
+{error}
+"""
+GAP = "lakehouse.errors.GapFound: stream payments: the tables hold everything up to offset 239564"
+
+
+@pytest.mark.parametrize(
+    "told", [WORKER.format(error=GAP), WORKER.format(error="KeyError: 3") + AGAIN.format(error=GAP)]
+)
+def test_a_failure_is_told_by_the_workers_own_error_whether_it_came_of_another_or_not(told: str) -> None:
+    said = root_cause(FAILURE.format(told=told))
+    assert said == GAP
+    assert NEEDS_NEW_START.search(said)
+
+
+def test_a_failure_without_python_is_told_by_the_last_java_cause() -> None:
+    assert (
+        root_cause("org.x.JobException: no\n\tat a.b\nCaused by: org.y.Full: no slots\n\tat c")
+        == "org.y.Full: no slots"
+    )
+    assert root_cause("org.x.JobException: no\n\tat a.b") == "org.x.JobException: no"
