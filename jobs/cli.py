@@ -98,7 +98,7 @@ def run(
     ] = False,
     supervise: Annotated[
         bool,
-        typer.Option("--supervise", help="Stay, and submit again from the Delta log when the cluster lost the job."),
+        typer.Option("--supervise", help="Stay, and submit again from the Delta log what does not go on by itself."),
     ] = False,
     new_epoch: Annotated[
         list[str] | None, typer.Option("--new-epoch", help="Go on with a topic that was recreated (repeatable).")

@@ -24,7 +24,6 @@ from jobs.stack.postgres import DATABASE, OWNER, REPLICATOR, passwords, url
 pytestmark = pytest.mark.integration
 
 Message = Any  # a ConsumerRecord: topic, partition, offset, key, value
-PATIENCE = 90.0  # seconds: a connector started again joins its group first
 TABLE = "CREATE TABLE {} (id bigint PRIMARY KEY, note text DEFAULT 'none')"
 
 
@@ -97,7 +96,7 @@ def test_a_connector_outlives_a_restart_of_the_database(stack: Stack) -> None:
     stack.restart("postgres")
     with psycopg.connect(stack.postgres_url, autocommit=True) as connection:
         connection.execute("INSERT INTO restarted VALUES (1)")
-    message, *_ = messages(stack, "restarted.public.restarted", 1)
+    (message,) = messages(stack, "restarted.public.restarted", 1, seconds=60)
     assert json.loads(message.value)["after"]["id"] == 1
     release(stack, "restarted")
 
@@ -158,9 +157,9 @@ def test_down_ends_all_of_it_and_the_data_is_there_at_the_next_start(tmp_path: P
         messages(stack, "cdc.public.kept", 1)
 
 
-def messages(stack: Stack, topic: str, count: int) -> list[Message]:
+def messages(stack: Stack, topic: str, count: int, seconds: float = 30.0) -> list[Message]:
     """Give the messages of a topic, as soon as there are so many keys: a killed connector may send some twice."""
-    kafka, until = KafkaClient.from_file(None, stack.kafka_address), time.monotonic() + PATIENCE
+    kafka, until = KafkaClient.from_file(None, stack.kafka_address), time.monotonic() + seconds
     found: list[Message] = []
     while len({message.key for message in found}) < count:
         assert time.monotonic() < until, f"{len(found)} messages in {topic}"
