@@ -18,21 +18,22 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
 from contracts.columns import COMMITTED_META, WITHHELD_META, changes_schema
 from contracts.model import Action, Contract
 from lakehouse.added import effective
 from lakehouse.aggregates.recount import recount
 from lakehouse.anchor import AnchorState, Floors, merged_floors
+from lakehouse.before import Before
 from lakehouse.errors import CommitContested, NotBegun, SchemaRefused
-from lakehouse.groups import NONE, Flags, Ints, Partition, group_rows, int64s
-from lakehouse.highest import COLUMNS, HighestBefore, at_or_below, judged, positions
+from lakehouse.groups import NONE, Flags, Ints, Partition, int64s
+from lakehouse.highest import at_or_below, judged, positions
 from lakehouse.kind import Batch
 from lakehouse.kinds import kinds_of
 from lakehouse.lake import Lake
 from lakehouse.merge.keys import keys_of
 from lakehouse.order import NOTHING_BEGUN, Begun
+from lakehouse.places import PLACE, among, held_places, texts
 from lakehouse.progress import Writer, replay_id
 from lakehouse.quarantined import COORDINATES, LOCATION, Waiting
 from lakehouse.segments import Section
@@ -45,7 +46,6 @@ from lakehouse.tables import KeptTable, tables_of
 from lakehouse.verdicts import epoch_column
 
 ATTEMPTS = 50
-PLACE = [*COORDINATES, "_epoch"]
 # Told which event times (ms, lowest and highest) rows were added for: windows that they touch are to be counted again.
 # Called after the rows are there and before the records are marked resolved, so that a repair that was killed tells it
 # again; to be told twice must be harmless.
@@ -84,7 +84,7 @@ class Landing:
         self._keeps_quarantine = "quarantine" in contract.tables
         self._waiting = Waiting(lake, self.contract, pipeline, pins)
         self._opened: dict[tuple[tuple[str, int], ...], tuple[KeptTable, ...]] = {}
-        self._highest: dict[tuple[Partition, int], tuple[int, tuple[int, int]]] = {}  # up to an offset, the highest
+        self.before = Before(lake)
 
     def land(self, section: Section, epochs: Mapping[str, int], now_ms: int) -> Landed:
         """Land what today's contract makes of some records, all of topics in these epochs.
@@ -153,11 +153,11 @@ class _Attempt:
         waits = self._open_quarantine()
         changes = by_kind.get("changes")
         places = pa.concat_tables([part.select(PLACE) for part in (self._rows, self._rejects, self._others)])
-        stored = self._stored(changes, places)
-        held = _among(self._rows, stored)
+        stored = held_places(self._lake, changes, places)
+        held = among(self._rows, stored)
         old = self._too_old(waits) & ~held
         new = self._rows.filter(pa.array(~held & ~old))
-        gone = _among(self._told, stored) | _among(self._told, self._rows.filter(pa.array(old)).select(PLACE))
+        gone = among(self._told, stored) | among(self._told, self._rows.filter(pa.array(old)).select(PLACE))
         batch = self._batch(new, self._told.filter(pa.array(~gone)), waits, state, changes)
         self._quarantine(by_kind.get("quarantine"), stored, state)
         self._commit_state(tables, batch, state)
@@ -183,20 +183,6 @@ class _Attempt:
         place = rows.schema.get_field_index("_epoch")
         return rows.set_column(place, rows.schema.field(place), pc.fill_null(rows["_epoch"], 0))
 
-    def _stored(self, changes: KeptTable | None, places: pa.Table) -> pa.Table:
-        """Give those of the places that the changes hold, at their snapshot."""
-        if changes is None or not len(places):
-            return places.slice(0, 0)
-        assert isinstance(changes, StreamTable)
-        offsets = pc.unique(places["_offset"])
-        found = []
-        with self._lake.explained(f"read table {changes.name}"):
-            whole = changes.delta.to_pyarrow_dataset()
-            for part in whole.to_batches(columns=PLACE, filter=_around(places)):
-                found.append(part.filter(pc.is_in(part["_offset"], value_set=offsets)))
-        held = pa.Table.from_batches(found).cast(places.schema) if found else places.slice(0, 0)
-        return held.filter(pa.array(_among(held, places)))
-
     def _too_old(self, waits: pa.Table | None) -> Flags:
         """Mark rows that came so long ago that deletes after them may be forgotten: they could bring a row back.
 
@@ -206,7 +192,7 @@ class _Attempt:
             return np.zeros(len(self._rows), np.bool_)
         came = self._rows["_kafka_time"].cast(pa.int64()).combine_chunks()
         if waits is not None:
-            at = pc.index_in(_texts(self._rows), value_set=_texts(waits))
+            at = pc.index_in(texts(self._rows), value_set=texts(waits))
             came = pc.coalesce(waits["_ingested_at"].cast(pa.int64()).combine_chunks().take(at), came)
         bound = (self._now_ms - self._contract.state.delete_memory_ms) * 1000
         marks: Flags = pc.fill_null(pc.less(came, bound), True).to_numpy(zero_copy_only=False)
@@ -218,7 +204,8 @@ class _Attempt:
         self, new: pa.Table, told: pa.Table, waits: pa.Table | None, state: AnchorState, changes: KeptTable | None
     ) -> Batch:
         """Give the new rows with their verdicts, and what the state's tables must know beside them."""
-        highest = self._highest_before(new, changes)
+        read = changes if isinstance(changes, StreamTable) else None
+        highest = self._landing.before.highest(new, self._topics, self._epochs, read)
         rows = self._judged(new, highest)
         afresh, notes = self._notes(new, told, waits)
         withheld = [part for part in (told, notes) if len(part)]
@@ -233,31 +220,6 @@ class _Attempt:
         floors = raised(self._contract, batch, self._epochs) if len(rows) else {}
         made = merged_floors({}, floors)
         return replace(batch, floors=merged_floors(state.floors, floors), raised=made)
-
-    def _highest_before(self, new: pa.Table, changes: KeptTable | None) -> Ints:
-        """Give per row the highest position that its partition brought before it (n x 2)."""
-        found = np.full((len(new), 2), NONE, np.int64)
-        groups = group_rows(new, self._topics)
-        order = np.arange(len(new)) if groups.order is None else groups.order
-        known = self._landing._highest
-        for partition, own in groups:
-            where = order[own]
-            rows = new.take(pa.array(where))
-            offsets, epoch = int64s(rows["_offset"]), self._epochs.get(partition[0], 0)
-            upto, before = known.get((partition, epoch), (-1, (NONE, NONE)))
-            if upto >= offsets[0]:
-                upto, before = -1, (NONE, NONE)
-            asked = HighestBefore(offsets, before).take([rows.select(COLUMNS)])
-            if isinstance(changes, StreamTable):
-                within = (ds.field("_offset") > upto) & (ds.field("_offset") < int(offsets[-1]))
-                whole = _of(partition) & (ds.field("_epoch") == epoch) & within
-                with self._lake.explained(f"read table {changes.name}"):
-                    parts = changes.delta.to_pyarrow_dataset().to_batches(columns=list(COLUMNS), filter=whole)
-                    asked.take(pa.Table.from_batches([part]) for part in parts if len(part))
-            below = asked.below
-            found[where] = below[:-1]
-            known[partition, epoch] = int(offsets[-1]), (int(below[-1, 0]), int(below[-1, 1]))
-        return found
 
     def _judged(self, new: pa.Table, highest: Ints) -> pa.Table:
         """Give rows with the columns that commits fill: resent by what came before, and never late.
@@ -304,7 +266,7 @@ class _Attempt:
         if waits is None or drops or not self._contract.keeps_state or not (len(new) or len(told)):
             return False, nothing
         leaves = pa.concat_tables([part.select(PLACE) for part in (new, self._others)])
-        left = waits.filter(pa.array(~_among(waits, leaves)))
+        left = waits.filter(pa.array(~among(waits, leaves)))
         left = left.filter(pc.and_(pc.is_valid(left["_key"]), pc.is_valid(left["_op"])))
         notes = pa.concat_tables([nothing, *self._by_epoch(left)], promote_options="default")
         if not len(notes):
@@ -331,7 +293,7 @@ class _Attempt:
         every = self._landing._waiting.rows([*PLACE], resolved=True)
         every = every.set_column(3, every.schema.field("_epoch"), pc.fill_null(every["_epoch"], 0))
         known = pa.concat_tables([stored, every.select(PLACE)], promote_options="permissive")
-        rejects = self._rejects.filter(pa.array(~_among(self._rejects, known)))
+        rejects = self._rejects.filter(pa.array(~among(self._rejects, known)))
         if len(rejects) and table.version == self._landing._waiting.version:
             ids = {replay_id(state.pipeline, state.stream): self._now_ms}
             table.add(Batch(self._rows.slice(0, 0), rejects), ids, self._repeated(table, state, {}))
@@ -360,8 +322,8 @@ class _Attempt:
     def _mark(self, waits: pa.Table | None, landed: pa.Table, old: pa.Table) -> None:
         """Tell which times were touched, also of rows that a run before may have left, then mark what is resolved."""
         done = pa.concat_tables([part.select(PLACE) for part in (self._rows, self._others)])
-        done = done.filter(pa.array(~_among(done, old.select(PLACE))))
-        resolved = None if waits is None else waits.filter(pa.array(_among(waits, done)))
+        done = done.filter(pa.array(~among(done, old.select(PLACE))))
+        resolved = None if waits is None else waits.filter(pa.array(among(waits, done)))
         times = landed["_event_time"].cast(pa.int64())
         if len(times):  # one without an event time is in no window, which <stream>_late has to say
             first, last = (int(value or 0) // 1000 for value in pc.min_max(times).as_py().values())
@@ -375,35 +337,5 @@ def _all_places(section: Section) -> pa.Table:
     return pa.concat_tables([p.select(COORDINATES) for p in (section.rows, section.rejects, section.others)])
 
 
-def _texts(places: pa.Table) -> pa.Array:
-    """Give PLACE as one text a row."""
-    columns = [places[name].cast(pa.string()) for name in PLACE]
-    joined = pc.binary_join_element_wise(*columns, "/")
-    return joined.combine_chunks() if isinstance(joined, pa.ChunkedArray) else joined
-
-
-def _among(rows: pa.Table, places: pa.Table) -> Flags:
-    """Mark the rows whose PLACE is among others."""
-    if not len(rows) or not len(places):
-        return np.zeros(len(rows), np.bool_)
-    marks: Flags = pc.is_in(_texts(rows), value_set=_texts(places)).to_numpy(zero_copy_only=False)
-    return marks
-
-
 def _unique(places: pa.Table) -> pa.Array:
-    return pc.unique(_texts(places))
-
-
-def _of(partition: Partition) -> ds.Expression:
-    return (ds.field("_topic") == partition[0]) & (ds.field("_partition") == partition[1])
-
-
-def _around(places: pa.Table) -> ds.Expression:
-    """Give a filter for the partitions of places, each from its lowest offset to its highest."""
-    spans = places.group_by(["_topic", "_partition"]).aggregate([("_offset", "min"), ("_offset", "max")])
-    found = None
-    for span in spans.to_pylist():
-        own = _of((span["_topic"], span["_partition"]))
-        own &= (ds.field("_offset") >= span["_offset_min"]) & (ds.field("_offset") <= span["_offset_max"])
-        found = own if found is None else found | own
-    return found
+    return pc.unique(texts(places))
