@@ -7,6 +7,9 @@ it does not depend on the order of arrival, nor on what was known when. Pure.
 Where the last candidate is a DEAD, the value has not arrived yet. Where it is the create of a key change that does not
 say the column (a link), the value is the one that the row of the key before had at its delete; that delete is found
 among the candidates, or else the value stored with the link counts, or else it has not arrived yet.
+
+A weak DEAD is a row that has left the filter, by a change whose values are not kept: what that change left out is what
+it was before, should the row come back.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import pyarrow as pa
 
 from lakehouse.groups import Flags, Ints
 from lakehouse.state.columns import REST
-from lakehouse.state.events import ALIVE, CELL, DEAD, NOTE
+from lakehouse.state.events import ALIVE, CELL, DEAD
 
 Rows = npt.NDArray[np.intp]
 NEW = -1  # the location of a candidate that is not stored
@@ -39,10 +42,11 @@ class Candidates:
     minor: Ints
     what: npt.NDArray[np.int8]
     location: Ints  # of stored rows; NEW
-    unset: Mapping[str, Flags]  # column -> this ALIVE candidate does not say it
+    unset: Mapping[str, Flags]  # column -> this ALIVE candidate, or the change behind this weak DEAD, does not say it
     cell: npt.NDArray[np.int32]  # of a CELL: which column, an index in `columns`; -1
     linked: Flags  # of a CELL: its value came over a key change; of an ALIVE: the create of a key change
     fallback: Flags  # of a linked CELL: it holds a value
+    weak: Flags  # of a DEAD: the row has left the filter
     columns: Sequence[str]  # that changes may leave out; REST for all others where deletes keep their row
 
     def __len__(self) -> int:
@@ -82,17 +86,27 @@ class Candidates:
 
         links: for each link, the candidate that is the delete of the key before, or -1. NOWHERE: has not arrived.
         """
-        rows = self.counts & (self.what == ALIVE)
-        silent = self.unset.get(column, np.zeros(len(self), np.bool_)) if column != REST else ~rows
-        own_cell = self.cell == (self.columns.index(column) if column in self.columns else -2)
-        says = (rows & ~silent) | own_cell
-        link = (rows & silent & self.linked & (self.location == NEW) & (column != REST)) | (own_cell & self.linked)
-        barrier = says | link | (self.counts & (self.what == DEAD))
-        before = self._last_before(barrier)
-        own = np.where(rows & (says | link), np.arange(len(self)), before)
-        own = np.where(own_cell, np.arange(len(self)), own)
-        ends = self.counts & (self.what == DEAD)
+        rows, ends = self.counts & (self.what == ALIVE), self.counts & (self.what == DEAD)
+        silent = self.silent(column) if column != REST else ~rows
+        own_cell = self._cells(column)
+        says, link = (rows & ~silent) | own_cell, self.link(column)
+        before = self._last_before(says | link | (ends & ~(self.silent(column) & self.weak)))
+        own = np.where((rows & (says | link)) | own_cell, np.arange(len(self)), before)
         return own, self._followed(own, link, ends, links)
+
+    def silent(self, column: str) -> Flags:
+        """Mark the candidates that do not say a column."""
+        return self.unset.get(column, np.zeros(len(self), np.bool_))
+
+    def link(self, column: str) -> Flags:
+        """Mark the candidates whose value of a column came over a key change."""
+        create = self.counts & (self.what == ALIVE) & self.linked & (self.location == NEW)
+        marks: Flags = (create & self.silent(column) & (column != REST)) | (self._cells(column) & self.linked)
+        return marks
+
+    def _cells(self, column: str) -> Flags:
+        marks: Flags = self.cell == (self.columns.index(column) if column in self.columns else -2)
+        return marks
 
     def _last_before(self, marks: Flags) -> Rows:
         """Give for each candidate the last marked one before it in its group."""
@@ -123,19 +137,6 @@ class Candidates:
         lost[there] = ends[value[there]] | (link[value[there]] & ~self.fallback[value[there]])
         value[lost] = NOWHERE
         return value
-
-    def stale(self, stored: tuple[Ints, Ints], of: Flags | None = None) -> tuple[Ints, Ints]:
-        """Give per group the newest position of a change that waits; stored: per candidate, what its memo says.
-
-        of: the only candidates to ask.
-        """
-        waits = self.what == NOTE
-        major, minor = np.where(waits, self.major, stored[0]), np.where(waits, self.minor, stored[1])
-        order = np.lexsort((minor, major, self.group))
-        order = order if of is None else order[of[order]]
-        top = np.full((int(self.group.max(initial=-1)) + 1, 2), np.iinfo(np.int64).min, np.int64)
-        top[self.group[order]] = np.stack([major[order], minor[order]], axis=1)
-        return top[:, 0], top[:, 1]
 
 
 def assembled(rows: pa.Table, base: Rows, values: Mapping[str, Rows]) -> pa.Table:

@@ -6,7 +6,7 @@ The others are settled from all candidates of their keys (lakehouse.state.candid
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,8 @@ from lakehouse.state.events import ALIVE, DEAD, NOTE, Events, lists_of, nothing_
 from lakehouse.state.floors import above_floors, locations_below
 from lakehouse.state.known import Known, gather_known
 from lakehouse.state.memo import write_memo
-from lakehouse.state.settling import Sources, memo_of, shaped, taken, unchanged
+from lakehouse.state.settling import memo_of, said_here, shaped, taken, unchanged
+from lakehouse.state.waiting import Sources, carried, lacked, lacking
 
 
 @dataclass(frozen=True)
@@ -91,16 +92,17 @@ class Current:
 
     def _changes(self, events: Events, now_us: int, afresh: bool) -> dict[str, Change]:
         groups = self._groups(events)
+        settled = self._settled(events, groups, now_us, afresh=afresh) if groups.complex.any() else None
         simple = ~groups.complex & groups.newer
         last = groups.last[simple]
         alive = events.what[last] == ALIVE
         rows = [self._plain_rows(events, last[alive])]
         removed = [groups.location[simple & (groups.location != NONE)]]
         deletes = np.flatnonzero((events.what == DEAD) & ~groups.complex[groups.of])
-        deletes = deletes[~events.weak[deletes] | self._was_there(events, groups)[groups.of[deletes]]]
+        there = self._was_there(events, groups.of, groups.location)
+        deletes = deletes[~events.weak[deletes] | there[groups.of[deletes]]]
         records = [self._plain_records(events, self._unrecorded(events, deletes), now_us)]
-        if groups.complex.any():
-            settled = self._settled(events, groups, now_us, afresh=afresh)
+        if settled is not None:
             rows.append(settled["current"].append)
             removed.append(settled["current"].remove)
             records.append(settled["memory"].append)
@@ -113,10 +115,10 @@ class Current:
         }
 
     @staticmethod
-    def _was_there(events: Events, groups: _Groups) -> Flags:
+    def _was_there(events: Events, of: Ints, location: Ints) -> Flags:
         """Mark the groups that have, or had in this batch, a row: what leaves the filter there is worth a record."""
-        there: Flags = groups.location != NONE
-        there[groups.of[events.what == ALIVE]] = True
+        there: Flags = location != NONE
+        there[of[events.what == ALIVE]] = True
         return there
 
     def _groups(self, events: Events) -> _Groups:
@@ -157,9 +159,10 @@ class Current:
         marked[of[events.what == NOTE]] = True
         spoken = np.flatnonzero(last >= 0)
         for marks in events.unset.values():
-            marked[spoken[marks[last[spoken]]]] = True
+            marked[spoken[marks[last[spoken]] & (events.what[last[spoken]] == ALIVE)]] = True
         if self._columns:
             marked[of[events.linked_in | events.linked_out]] = True
+            marked[of[events.weak]] |= self._was_there(events, of, location)[of[events.weak]]
         if self._soft:
             marked[spoken[events.what[last[spoken]] == DEAD]] = True
         return marked
@@ -197,21 +200,14 @@ class Current:
         return _records(rows, events.major[where], events.minor[where], self._memory_schema, now_us)
 
     def _settled(self, events: Events, groups: _Groups, now_us: int, *, afresh: bool) -> dict[str, Change]:
-        """Settle the complex groups from all that is known of their keys."""
-        chosen = np.flatnonzero(groups.complex[groups.of])
-        number = np.cumsum(groups.complex) - 1
-        known = gather_known(
-            self.contract,
-            events.take(chosen),
-            number[groups.of[chosen]],
-            groups.keys.take(groups.complex),
-            (self.current, self.memory),
-            self._columns,
-        )
+        """Settle the complex groups from all that is known of their keys; marks those that belong to them."""
+        tables = self.current, self.memory
+        known = gather_known(self.contract, events, groups.of, groups.keys, groups.complex, tables, self._columns)
         if afresh:
             known = known.afresh(int(groups.complex.sum()))
         candidates = known.candidates
         sources = {name: candidates.sources(name, known.links) for name in self._columns}
+        known = replace(known, waits=carried(candidates, known.waits, sources, known.links))
         return {
             "current": self._rows(candidates, known, sources),
             "memory": self._records(candidates, known, sources, now_us),
@@ -224,15 +220,12 @@ class Current:
         winner = last[there]
         gone = c.what[winner] == DEAD
         keeps = ~gone | np.bool_(self._soft)
-        stored = known.location[there]  # of the group's row in current, NONE
-        stale, hidden = _stale(c, known, there, winner, gone, sources)
-        position = np.stack([c.major[winner], c.minor[winner]], axis=1)
-        same = (stored != NONE) & (c.location[winner] != NEW) & (position == known.top[there]).all(1)
-        same &= unchanged(c, known, winner, sources) & (stale == known.stale_before[there]).all(1)
-        for name, marks in hidden.items():
-            same &= marks == known.hidden[name][winner]
-        if known.told_anew:
-            same &= (known.stale_before[there] == NONE).all(1)
+        row = known.row[there]
+        stored = np.where(row < 0, NONE, c.location[row])  # where it lies
+        stale, hidden = lacking(c, known.waits, sources, winner)
+        same = (row >= 0) & (c.location[winner] != NEW)
+        same &= (c.major[winner] == c.major[row]) & (c.minor[winner] == c.minor[row])
+        same &= unchanged(c, known, winner, sources) & known.stored.equal(row, stale, hidden)
         if self._soft:  # nothing was ever said of the row
             keeps &= ~gone | (sources[REST][1][winner] != NOWHERE)
         put = keeps & ~same
@@ -275,22 +268,27 @@ class Current:
     def _records(self, c: Candidates, known: Known, sources: Sources, now_us: int) -> Change:
         """Give the records of new deletes, and those whose values a late change corrected."""
         was_there = np.zeros(len(c.last), np.bool_)
-        was_there[c.group[c.counts & (c.what == ALIVE)]] = True
-        deletes = c.counts & (c.what == DEAD) & known.recorded & (~known.weak | was_there[c.group])
-        toast = {name: sources[name] for name in self._columns if name != REST}
+        was_there[c.group[c.counts & ((c.what == ALIVE) | (c.weak & (c.location != NEW)))]] = True
+        deletes = c.counts & (c.what == DEAD) & known.recorded & (~c.weak | was_there[c.group])
+        toast = said_here(c, {name: sources[name] for name in self._columns if name != REST})
         ends = np.flatnonzero(deletes & self._lane.owns(known.keys)[c.group])
+        keeps = (known.linked_out | c.weak)[ends]  # the row goes on under another key, or may come back
+        stale, hidden = lacked(c, known.waits, toast, ends)
+        stale[~keeps] = NONE
+        hidden = {name: marks & keeps for name, marks in hidden.items()}
         new = c.location[ends] < 0
-        changed = ~new & known.linked_out[ends] & ~unchanged(c, known, ends, toast)
-        write = ends[new | changed]
-        out = known.linked_out[write]
+        same = unchanged(c, known, ends, toast) & known.stored.equal(ends, stale, hidden)
+        changed = ~new & keeps & ~same
+        chosen = new | changed
+        write, out = ends[chosen], keeps[chosen]
         values = {name: np.where(out, value[write], NOWHERE) for name, (_, value) in toast.items()}
         rows = assembled(c.rows, write, values)
         pending = {name: out & (value == NOWHERE) for name, value in values.items()}
-        stale = np.full((len(write), 2), NONE, np.int64)
-        nothing = {name: (np.where(out, own[write], NOWHERE), value[write]) for name, (own, value) in toast.items()}
+        kept = {name: (np.where(out, own[write], NOWHERE), value[write]) for name, (own, value) in toast.items()}
+        hides = lists_of({name: marks[chosen] for name, marks in hidden.items()}, len(write))
         told = {
             "_pending": lists_of(pending, len(write)),
-            "_memo": write_memo(memo_of(c, known, write, stale, nothing), len(write)),
+            "_memo": write_memo(memo_of(c, known, write, stale[chosen], kept, hides), len(write)),
         }
         records = _records(rows, c.major[write], c.minor[write], self._memory_schema, now_us, told)
         return Change(records, c.location[ends[changed]])
@@ -310,31 +308,6 @@ def _newest(events: Events, of: Ints, count: int) -> Rows:
     last = np.full(count, -1, np.intp)
     last[of[order]] = order
     return last
-
-
-def _stale(  # noqa: PLR0917 (all that is known of the rows)
-    c: Candidates, known: Known, there: Rows, winner: Rows, gone: Flags, sources: Sources
-) -> tuple[Ints, dict[str, Flags]]:
-    """Give per group the position of the change that its row lacks, NONE where there is none, and its columns.
-
-    That is one that waits above the row, or below it and said a column that no change has said since.
-    """
-    major, minor = (values[there] for values in c.stale(known.stale))
-    above = _above((major, minor), (c.major[winner], c.minor[winner]))
-    hidden = {}
-    for name, says in known.hidden.items():
-        if name in sources and says.any():
-            own = sources[name][0][winner]
-            said = (own >= 0) & (c.what[own] != DEAD)
-            note = tuple(values[there] for values in c.stale(known.stale, says))
-            hidden[name] = said & ~gone & _above((note[0], note[1]), (c.major[own], c.minor[own]))
-    waits = (above | np.logical_or.reduce([np.zeros(len(winner), np.bool_), *hidden.values()])) & ~gone
-    return np.stack([np.where(waits, major, NONE), np.where(waits, minor, NONE)], axis=1), hidden
-
-
-def _above(position: tuple[Ints, Ints], other: tuple[Ints, Ints]) -> Flags:
-    marks: Flags = (position[0] > other[0]) | ((position[0] == other[0]) & (position[1] > other[1]))
-    return marks
 
 
 def _records(

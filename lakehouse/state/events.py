@@ -41,7 +41,7 @@ class Events:
     minor: Ints
     what: npt.NDArray[np.int8]
     weak: Flags  # a delete that is only told of while the key is there: rows that leave the filter
-    unset: Mapping[str, Flags]  # column -> not sent by this event
+    unset: Mapping[str, Flags]  # column -> not sent by this event; of deletes only the weak ones name any
 
     def __len__(self) -> int:
         return len(self.major)
@@ -106,11 +106,12 @@ def events_of(
         weak = np.concatenate([weak, ~waits & ~gone])
         left_out = unset_of(told["_unset"]) if "_unset" in told.column_names else {}
         unset = {
-            name: np.concatenate([_marked(unset, name, len(rows)), _marked(left_out, name, len(told)) & waits])
+            name: np.concatenate([_marked(unset, name, len(rows)), _marked(left_out, name, len(told)) & ~gone])
             for name in unset.keys() | left_out.keys()
         }
         rows = pa.concat_tables([rows, told], promote_options="default")
     keys = keys_of([rows[name] for name in key_names(contract)])
+    unset = {name: marks & ((what != DEAD) | weak) for name, marks in unset.items()}
     events = Events(rows, keys, major, minor, what, weak, unset)
     own = lane.owns(keys)  # a key change may concern another lane as well
     return events if own.all() else events.take(np.flatnonzero(own))

@@ -24,7 +24,8 @@ from lakehouse.state.events import ALIVE, NOTE, Events, lists_of, nothing_said
 from lakehouse.state.floors import above_floors, clipped, locations_below
 from lakehouse.state.known import Known, gather_known
 from lakehouse.state.memo import write_memo
-from lakehouse.state.settling import Sources, memo_of, shaped, taken, unchanged
+from lakehouse.state.settling import memo_of, shaped, taken, unchanged
+from lakehouse.state.waiting import Sources
 
 
 @dataclass(frozen=True)
@@ -79,10 +80,10 @@ class History:
         if floors:  # a version that a truncate ended may end earlier
             late = ~above_floors(events.rows["_topic"], events.major, events.minor, floors)
             groups.complex[groups.of[late]] = True
+        settled = self._settled(events, groups, floors) if groups.complex.any() else None
         change = self._continued(events, groups, floors)
-        if not groups.complex.any():
+        if settled is None:
             return change
-        settled = self._settled(events, groups, floors)
         return Change(
             pa.concat_tables([change.append, settled.append]), np.concatenate([change.remove, settled.remove])
         )
@@ -102,7 +103,7 @@ class History:
         position = np.stack([events.major, events.minor], axis=1)
         marked[of[~_above(position, top[of])]] = True
         for marks in events.unset.values():
-            marked[of[marks]] = True
+            marked[of[marks & (events.what == ALIVE)]] = True
         if self._columns:
             marked[of[events.linked_in | events.linked_out]] = True
         # What may say again what is known already: rows read once more, and all where only some columns are tracked.
@@ -166,14 +167,13 @@ class History:
         return shaped(rows, self._schema, {"_valid_to": end, "_is_current": pa.repeat(False, len(rows))})
 
     def _settled(self, events: Events, groups: _Groups, floors: Floors) -> Change:
-        """Settle the other keys from all their versions."""
-        chosen = np.flatnonzero(groups.complex[groups.of])
-        number = np.cumsum(groups.complex) - 1
+        """Settle the other keys from all their versions; marks those that belong to them."""
         known = gather_known(
             self.contract,
-            events.take(chosen),
-            number[groups.of[chosen]],
-            groups.keys.take(groups.complex),
+            events,
+            groups.of,
+            groups.keys,
+            groups.complex,
             (self.history, self.memory),
             self._columns,
             [time for own in floors.values() for _, _, time in own if time is not None],

@@ -24,6 +24,11 @@ class Older:
     minor: Ints
     linked: Flags
 
+    def take(self, marks: Flags) -> Older:
+        """Give the marked entries."""
+        column = self.column.filter(pa.array(marks))
+        return Older(self.row[marks], column, self.major[marks], self.minor[marks], self.linked[marks])
+
 
 @dataclass(frozen=True)
 class Memo:

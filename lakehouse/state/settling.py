@@ -12,8 +12,7 @@ from lakehouse.state.candidates import NOWHERE, Candidates, Rows
 from lakehouse.state.events import DEAD
 from lakehouse.state.known import Known
 from lakehouse.state.memo import Memo, gather
-
-Sources = Mapping[str, tuple[Rows, Rows]]  # column -> per candidate, which one says it and where the value stands
+from lakehouse.state.waiting import Sources
 
 
 def unchanged(c: Candidates, known: Known, where: Rows, sources: Sources) -> Flags:
@@ -28,19 +27,30 @@ def unchanged(c: Candidates, known: Known, where: Rows, sources: Sources) -> Fla
     return same
 
 
+def said_here(c: Candidates, sources: Sources) -> Sources:
+    """Give the sources for records of deletes: what the change said by which a row left the filter is kept nowhere."""
+    made = {}
+    for name, (own, value) in sources.items():
+        says = c.weak & ~c.silent(name)
+        made[name] = np.where(says, np.arange(len(c)), own), np.where(says, NOWHERE, value)
+    return made
+
+
 def memo_of(  # noqa: PLR0917 (all that a memo holds)
     c: Candidates, known: Known, where: Rows, stale: Ints, sources: Sources, hidden: pa.ListArray | None = None
 ) -> Memo:
     """Give what rows must remember: columns that came with earlier changes, links, and what waits (stale: n x 2).
 
-    The sources are those of the rows, in their order.
+    The sources are those of the rows, in their order. A delete that is the source of its own column said it (see
+    said_here): that is remembered, too.
     """
     older = {}
     from_text = np.full(len(where), NOWHERE, np.intp)
     for name, (own, _) in sources.items():
         link = c.linked & ((c.cell >= 0) | c.unset.get(name, np.zeros(len(c), np.bool_)))
         there = (own != NOWHERE) & (c.what[own] != DEAD)
-        rows = np.flatnonzero(there & ((own != where) | link[own]))
+        said_here = (own == where) & (c.what[where] == DEAD)
+        rows = np.flatnonzero((there & ((own != where) | link[own])) | said_here)
         source = own[rows]
         from_text[rows[link[source]]] = source[link[source]]
         older[name] = (rows.astype(np.int64), c.major[source], c.minor[source], link[source])

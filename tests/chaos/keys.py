@@ -17,19 +17,36 @@ from lakehouse.lake import Lake
 # "noted" the last change so far that said the row's note, or took it from the key before.
 TOLD = """
 CREATE OR REPLACE TABLE told AS
-SELECT key, rank, position, ms, op, gone, cents, value, before, after,
+SELECT key, rank, position, ms, op, gone, cents, note, value, before, after,
        max(rank) FILTER (note IS NOT NULL OR before IS NOT NULL) OVER (PARTITION BY key ORDER BY rank) AS noted,
        lead(ms) OVER (PARTITION BY key ORDER BY rank) AS until,
        lead(rank) OVER (PARTITION BY key ORDER BY rank) IS NULL AS newest
 FROM truth WHERE fate = 'changes' AND NOT again
 """
+# The key changes that took over a note although a change that waits had said another, of the key before or earlier.
+HIDDEN = """
+CREATE OR REPLACE TABLE hidden AS
+WITH RECURSIVE taken AS (
+    SELECT link.key, link.rank, link.before, said.rank AS said, waiting.rank > coalesce(said.rank, -1) AS waits
+    FROM (FROM told WHERE before IS NOT NULL AND note IS NULL) link
+    ASOF LEFT JOIN (FROM told WHERE note IS NOT NULL OR before IS NOT NULL) said
+        ON said.key = link.before AND said.rank < link.rank
+    ASOF LEFT JOIN (FROM truth WHERE waits) waiting ON waiting.key = link.before AND waiting.rank < link.rank
+), found AS (
+    SELECT key, rank FROM taken WHERE waits
+    UNION
+    SELECT taken.key, taken.rank FROM taken JOIN found ON taken.before = found.key AND taken.said = found.rank
+)
+FROM found
+"""
 _PREVIOUS = "CAST(_previous_key ->> 'id' AS BIGINT)"
 # Table -> (what it must hold, what is asked of it); {table} is the table.
 TABLES: Mapping[str, tuple[str, str]] = {
     "{stream}": (
-        "SELECT key, cents, value, op, ms, before, noted < coalesce(waiting, -1) AS stale, false AS pending "
+        "SELECT key, cents, value, op, ms, before, "
+        "noted < coalesce(waiting, -1) OR coalesce(hides, false) AS stale, false AS pending "
         "FROM told LEFT JOIN (SELECT key, max(rank) AS waiting FROM truth WHERE waits GROUP BY key) USING (key) "
-        "WHERE newest AND NOT gone",
+        "LEFT JOIN (SELECT key, rank AS noted, true AS hides FROM hidden) USING (key, noted) WHERE newest AND NOT gone",
         f"SELECT id, cents, note, _op, epoch_ms(_source_time), {_PREVIOUS}, _stale, _pending IS NOT NULL "
         "FROM {table}",
     ),
@@ -49,6 +66,7 @@ SHOWN = 5
 def state_faults(connection: duckdb.DuckDBPyConnection, lake: Lake, stream: str) -> Iterator[str]:
     """Give every difference of a stream's tables of keys from the table `truth`, with its first rows."""
     connection.execute(TOLD)
+    connection.execute(HIDDEN)
     for template, (wanted, asked) in TABLES.items():
         name = template.format(stream=stream)
         connection.execute(f"CREATE OR REPLACE TABLE wanted AS {wanted}")

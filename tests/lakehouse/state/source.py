@@ -69,6 +69,8 @@ class Source:
         self.withheld: list[Row] = []  # changes that a rule or the filter kept out, among the events
         self._waiting: dict[Key, list[tuple[int, list[str]]]] = {}  # key -> changes in quarantine: position, columns
         self._said: dict[Key, dict[str, int]] = {}  # key -> where each column was last said
+        self._outside: dict[Key, Row] = {}  # rows that have left the filter
+        self._unkept: dict[Key, set[str]] = {}  # key -> columns that were last said where they are not kept
         self._truncates, self._withholds, self._renames = truncates, withholds, renames
         self._rereads = rereads
         self._scattered = scattered  # changes of one key on several partitions, as when their number changes
@@ -96,10 +98,13 @@ class Source:
             self._truncate()
             return
         key = self._key()
+        chance = self.random.random()
+        if key in self._outside:
+            self._outside_the_filter(key, chance)
+            return
         if key not in self.rows:
             self._insert(key)
             return
-        chance = self.random.random()
         if chance < 0.15:
             self._delete(key)
         elif chance < 0.35 and self._renames:
@@ -114,6 +119,7 @@ class Source:
         for key in self.rows:
             self._close(key)
         self.rows.clear()
+        self._outside.clear()
         self._send("t", dict.fromkeys(self.keys))
 
     def _reread(self) -> None:
@@ -129,23 +135,56 @@ class Source:
         unset = self.random.sample(TOAST, self.random.randint(0, len(TOAST)))
         if kind == "filtered":
             self._close(key)
-            self.rows.pop(key)
+            self._outside[key] = self.rows.pop(key)
+            self._unkept.setdefault(key, set()).update(name for name in TOAST if name not in unset)
         else:
             self._waiting.setdefault(key, []).append((self._lsn, [name for name in TOAST if name not in unset]))
         self._send("u", dict(zip(self.keys, key, strict=True)), unset=unset, _kind=kind)
+
+    def _outside_the_filter(self, key: Key, chance: float) -> None:
+        """Change a row that is outside of the filter: it stays there, is deleted, or comes back."""
+        self._lsn += 10
+        row = self._outside[key]
+        if chance < 0.2:
+            del self._outside[key]
+            self._unkept.pop(key)
+            self._send("d", row)
+        elif chance < 0.4:
+            unset = self.random.sample(TOAST, self.random.randint(0, len(TOAST)))
+            kind = self.random.choice(["rejected", "filtered"])
+            said = [name for name in TOAST if name not in unset]
+            if kind == "filtered":
+                self._unkept[key].update(said)
+            else:
+                self._waiting.setdefault(key, []).append((self._lsn, said))
+            self._send("u", dict(zip(self.keys, key, strict=True)), unset=unset, _kind=kind)
+        else:
+            unset = self.random.sample(TOAST, self.random.randint(0, len(TOAST)))
+            said = {name: self._value(name) for name in ("n", *TOAST) if name not in unset}
+            self._unkept[key].difference_update(said)
+            lost = dict.fromkeys(self._unkept[key])
+            del self._outside[key]
+            self._open(key, row | said | lost)
+            self._send("u", row | said, unset=unset)
+
+    def _hidden(self, key: Key, name: str) -> bool:
+        """Say whether a change that waits said a column, and none since."""
+        if name in self._unkept.get(key, ()):
+            return False
+        return any(at > self._said[key][name] for at, said in self._waiting.get(key, ()) if name in said)
+
+    def pending(self) -> list[tuple[Any, ...]]:
+        """Give the keys of rows with columns whose value was last said outside of the filter, and these."""
+        found = [(*key, sorted(self._unkept[key])) for key in self.rows if self._unkept.get(key)]
+        return sorted(found)
 
     def stale(self) -> list[Key]:
         """Give the keys of rows below a change that waits, or with a column that such a one said, and none since."""
         return sorted(
             key
             for key in self.rows
-            for at, names in [
-                (
-                    max((at for at, _ in self._waiting.get(key, ())), default=0),
-                    [n for at, said in self._waiting.get(key, ()) for n in said if at > self._said[key][n]],
-                )
-            ]
-            if names or at > self.versions[key][-1][0]
+            for newest in [max((at for at, _ in self._waiting.get(key, ())), default=0)]
+            if any(self._hidden(key, name) for name in TOAST) or newest > self.versions[key][-1][0]
         )
 
     def _key(self) -> Key:
@@ -160,6 +199,7 @@ class Source:
     def _insert(self, key: Key) -> None:
         row = dict(zip(self.keys, key, strict=True)) | {name: self._value(name) for name in ("n", *TOAST)}
         self._lsn += 10
+        self._unkept.pop(key, None)
         self._open(key, row)
         self._send("c", row)
 
@@ -169,19 +209,22 @@ class Source:
         self._lsn += 10
         self._close(key)
         self._open(key, row)
-        self._send("u", row, unset=self._unset(changed, row))
+        self._send("u", row, unset=self._unset(key, changed, row))
 
-    def _unset(self, changed: list[str], row: Row) -> list[str]:
+    def _unset(self, key: Key, changed: list[str], row: Row) -> list[str]:
         """Name the values that PostgreSQL would leave out: unchanged, large (here: any text at all)."""
-        return [name for name in TOAST if name not in changed and row[name]]
+        unkept = self._unkept.get(key, set())
+        unkept.difference_update(changed)
+        return [name for name in TOAST if name not in changed and (row[name] or name in unkept)]
 
     def _delete(self, key: Key) -> None:
         self._lsn += 10
         self._close(key)
+        self._unkept.pop(key, None)
         self._send("d", self.rows.pop(key))
 
     def _rename(self, old: Key, new: Key) -> None:
-        if new in self.rows:
+        if new in self.rows or new in self._outside:
             return
         changed = self.random.sample(["n", *TOAST], self.random.randint(0, 2))
         before = self.rows.pop(old)
@@ -190,8 +233,12 @@ class Source:
         self._close(old)
         self._send("d", before, _next_key=self._json(new))
         self._open(new, after)
-        self._said[new] = dict.fromkeys(TOAST, self._lsn)  # what waits from before a key was given away is over
-        self._send("c", after, unset=self._unset(changed, after), _previous_key=self._json(old))
+        unset = self._unset(old, changed, after)
+        self._unkept[new] = self._unkept.pop(old, set())
+        hidden = [name for name in unset if self._hidden(old, name)]  # goes on with the value
+        self._waiting.setdefault(new, []).append((self._lsn, hidden))
+        self._said[new] = dict.fromkeys(TOAST, self._lsn) | dict.fromkeys(hidden, self._lsn - 1)
+        self._send("c", after, unset=unset, _previous_key=self._json(old))
 
     def _open(self, key: Key, row: Row) -> None:
         self.rows[key] = row

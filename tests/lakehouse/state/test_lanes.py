@@ -134,7 +134,7 @@ def test_a_truncate_empties_the_tables_of_all_lanes(seed: int, commits: int, cou
 @given(st.integers(0, 10**9), st.integers(1, 8), COUNTS, st.booleans())
 @LAW
 def test_what_is_withheld_marks_the_rows_of_its_lane(seed: int, commits: int, count: int, soft: bool) -> None:
-    source = Source(seed, contract(soft_deletes=soft), withholds=True, renames=False)
+    source = Source(seed, contract(soft_deletes=soft), withholds=True)
     source.run(source.random.randint(1, 60))
     verified(source, commits, count)
 
