@@ -35,6 +35,7 @@ from lakehouse.errors import (
     TableWentBack,
     TopicRecreated,
     TopicTruncated,
+    TruncateRefused,
 )
 from lakehouse.lake import Lake
 from lakehouse.lanes import Lane, channel, channel_lane
@@ -46,7 +47,7 @@ from udfs.keys import KeyRing, pinned_keys
 # What concerns one stream for good: it is parked and the others go on. Anything else restarts the job.
 PARKS = (
     Defect, KeyPinChanged, OtherPipeline, PartialTable, RestoredTable, RetentionLoss, SchemaRefused, StateMissing,
-    TableRefused, TableVanished, TableWentBack, TopicRecreated, TopicTruncated,
+    TableRefused, TableVanished, TableWentBack, TopicRecreated, TopicTruncated, TruncateRefused,
 )  # fmt: skip
 THREADS = 8
 HOUSEKEEPING_SECONDS = 60.0

@@ -205,7 +205,7 @@ class TruncateRefused(FatalError):  # noqa: N818
         super().__init__(
             f"stream {stream}: the record at {topic}/{partition} offset {offset} says that the source was truncated. "
             "Write in the contract's setting `state` either `truncate: apply` (older rows leave current, their "
-            "versions end) or `truncate: ignore`, then resume the stream."
+            "versions end) or `truncate: ignore` (they stay). A parked stream then goes on with `tidegate resume`."
         )
 
 
