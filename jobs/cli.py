@@ -252,13 +252,13 @@ def verify(
         list[str] | None,
         typer.Option("--table", help="SCHEMA.TABLE of the source; else as the topics say (repeatable)."),
     ] = None,
-    first: Annotated[int, typer.Option(help="How many differences to list.", min=0)] = 20,
+    first: Annotated[int, typer.Option(help="How many keys that differ, and how many that wait, to list.", min=0)] = 20,
     wait: Annotated[float, typer.Option(help="Seconds to go on comparing while they differ.", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
     """Compare a stream's current table with the table it came from: counts, keys, checksums of every column.
 
-    Exit code 0: equal; 1: different; 2: they could not be compared.
+    Exit code 0: equal, apart from keys that wait; 1: different; 2: they could not be compared.
     """
     from jobs.verify import verify as compare
     from jobs.verify_report import as_dict, show_verification

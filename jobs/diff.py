@@ -102,7 +102,7 @@ class _Side:
         names = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
         uri = self._uri.replace("'", "''")
         living = "WHERE NOT coalesce(_deleted, false)" if "_deleted" in self.types else ""
-        sql = f"SELECT {names}, false AS {WAITING} FROM delta_scan('{uri}', version={self._version}) {living}"
+        sql = f"SELECT {names}, NULL::VARCHAR[] AS {WAITING} FROM delta_scan('{uri}', version={self._version}) {living}"
         with engine() as duck:
             if self._lake.remote:
                 give_secret(duck, self._lake)

@@ -25,11 +25,12 @@ from udfs.masks import mask, unmask
 from udfs.rules import check
 
 BATCH_ROWS = 50_000
+HELD_BACK = "refused"  # why a row of the source waits: it breaks a rule, or a value does not fit its declared type
 AT_RANDOM = "encrypt"  # the mask that makes another token each time: what is in the token is compared
 
 
 def as_stored(rows: pa.Table, contract: Contract, keys: KeyRing, columns: Sequence[str], now_ms: int) -> pa.Table:
-    """Give the rows that pass the filter, derived, checked and masked; WAITING: those that a rule holds back."""
+    """Give the rows that pass the filter, derived, checked and masked; WAITING: those that the pipeline holds back."""
     refused = rows[REFUSED].combine_chunks()
     changes, _ = keep_matching(_changes(rows, contract), contract)
     derived, underivable = derive(changes, contract)
@@ -38,7 +39,8 @@ def as_stored(rows: pa.Table, contract: Contract, keys: KeyRing, columns: Sequen
     held = pc.or_(held, refused.take(changes.row))
     if underivable is not None:  # without the columns that could not be derived: it waits, its key is enough
         derived = _underived(changes, contract)
-    return _compared(_shown(derived, contract, keys), contract, columns, held)
+    waiting = pc.if_else(held, pa.scalar([HELD_BACK], _TEXTS), pa.scalar(None, _TEXTS))
+    return _compared(_shown(derived, contract, keys), contract, columns, waiting)
 
 
 def _changes(rows: pa.Table, contract: Contract) -> Changes:
@@ -91,15 +93,15 @@ class Current:
 
     def read(self) -> Iterator[pa.Table]:
         """Give the rows that are not deleted, in batches."""
-        waits = [f"coalesce({sql}, false)" for name, sql in _WAITS.items() if name in self._has]
-        waiting = " OR ".join(waits) or "false"
-        living = f"WHERE NOT coalesce(_deleted, false) OR {waiting}" if "_deleted" in self._has else ""
+        waits = ", ".join(sql for name, sql in _WAITS.items() if name in self._has)
+        waiting = f"nullif(flatten([{waits}]::VARCHAR[][]), [])"
+        living = f"WHERE NOT coalesce(_deleted, false) OR {waiting} IS NOT NULL" if "_deleted" in self._has else ""
         names = ", ".join('"' + name.replace('"', '""') + '"' for name in self._columns)
         scan = f"delta_scan('{self._uri.replace(chr(39), chr(39) * 2)}', version={self.version})"
         connection = connect(self._lake)
         try:
             connection.execute("SET TimeZone = 'UTC'")
-            sql = f"SELECT {names}, ({waiting}) AS {WAITING} FROM {scan} {living}"
+            sql = f"SELECT {names}, {waiting} AS {WAITING} FROM {scan} {living}"
             for batch in connection.execute(sql).to_arrow_reader(BATCH_ROWS):
                 yield self._comparable(pa.Table.from_batches([batch]))
         except duckdb.Error as error:
@@ -119,7 +121,11 @@ class Current:
         return pa.array([None if t is None else unmask(t, how, self._keys) for t in tokens.to_pylist()], pa.string())
 
 
-_WAITS = {"_stale": "_stale", "_pending": "len(_pending) > 0"}  # column -> true for a row that waits for a change
+_TEXTS = pa.list_(pa.string())
+_WAITS = {  # column -> why its row waits for a change, a list
+    "_stale": "CASE WHEN _stale THEN ['stale'] ELSE [] END",
+    "_pending": "list_transform(coalesce(_pending, []), lambda name: 'pending:' || name)",
+}
 
 
 def _compared(rows: pa.Table, contract: Contract, columns: Sequence[str], waiting: pa.Array) -> pa.Table:

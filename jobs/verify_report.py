@@ -11,7 +11,7 @@ from rich.table import Table
 
 from contracts.model import Contract, Derived, Field
 from jobs.verify import Verification
-from udfs.comparison import Difference
+from udfs.comparison import Comparison, Difference
 
 LONGEST = 40  # characters of a value
 MEANINGS = {
@@ -21,6 +21,10 @@ MEANINGS = {
     "twice": "more than once",
     "differs": "differs in",
 }
+REASONS = (
+    "stale: a newer change of the row waits in quarantine, or was dropped; pending: the column's value has not arrived "
+    "yet; refused: the source's row breaks a rule of the contract"
+)
 
 
 def show_verification(found: Verification, console: Console) -> None:
@@ -33,16 +37,15 @@ def show_verification(found: Verification, console: Console) -> None:
     summary.add_row("rows compared", str(comparison.source_rows), str(comparison.table_rows))
     summary.add_row("waiting", str(comparison.waiting_source), str(comparison.waiting_table))
     console.print(summary)
-    if comparison.waiting_source or comparison.waiting_table:
-        console.print(
-            "waiting: rows of the source that break a rule of the contract, and rows of the table that are stale or "
-            "incomplete because a newer change waits; they are not compared",
-            highlight=False,
-        )
+    if comparison.waiting_keys:
+        console.print(f"{_left_out(comparison)} of the comparison. {REASONS}", highlight=False)
+    if comparison.waiting:
+        console.print(_waiting(found))
     for name, why in found.left_out.items():
         console.print(f"not compared: {name} {why}", highlight=False, markup=False)
     if comparison.equal:
-        console.print(f"[green]equal[/]: {stream}, {comparison.source_rows} rows", highlight=False)
+        left_out = f"; {_left_out(comparison)}" if comparison.waiting_keys else ""
+        console.print(f"[green]equal[/]: {stream}, {comparison.source_rows} rows{left_out}", highlight=False)
         return
     unequal = [name for name, equal in comparison.columns.items() if not equal]
     at_least = "" if comparison.complete else "at least "
@@ -67,6 +70,8 @@ def as_dict(found: Verification) -> dict[str, Any]:
         "table_rows": comparison.table_rows,
         "waiting_source": comparison.waiting_source,
         "waiting_table": comparison.waiting_table,
+        "waiting_keys": comparison.waiting_keys,
+        "waiting": [{"key": dict(w.key), "why": list(w.why)} for w in comparison.waiting],
         "columns": dict(comparison.columns),
         "not_compared": dict(found.left_out),
         "different_keys": comparison.found,
@@ -77,10 +82,24 @@ def as_dict(found: Verification) -> dict[str, Any]:
     }
 
 
+def _left_out(comparison: Comparison) -> str:
+    count = comparison.waiting_keys
+    return f"{count} {'key waits and was' if count == 1 else 'keys wait and were'} left out"
+
+
+def _waiting(found: Verification) -> Table:
+    waiting = found.comparison.waiting
+    table = Table(*(f.name for f in found.contract.key), "waits because", title_justify="left")
+    table.title = f"the first {len(waiting)} of the keys that wait"
+    for one in waiting:
+        table.add_row(*(escape(short(value)) for value in one.key.values()), escape(", ".join(one.why)))
+    return table
+
+
 def _table(found: Verification) -> Table:
     shown = len(found.comparison.differences)
     table = Table(*(f.name for f in found.contract.key), "what", "in the source", "in the table", title_justify="left")
-    table.title = f"the first {shown} of them"
+    table.title = f"the first {shown} of the keys that differ"
     for difference in found.comparison.differences:
         key = [escape(short(value)) for value in difference.key.values()]
         what = f"{MEANINGS[difference.what]} {', '.join(difference.columns)}"

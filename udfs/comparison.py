@@ -14,7 +14,7 @@ import pyarrow as pa
 
 BUCKETS = 4096
 ROWS_LOOKED_AT = 50_000  # at most about so many rows of each side are held for the second reading
-WAITING = "_waiting"  # column of a batch: rows that are no part of the comparison; never null
+WAITING = "_waiting"  # column of a batch, a list of texts: why the row is left out of the comparison; null: it is not
 
 Read = Callable[[], Iterator[pa.Table]]
 
@@ -31,6 +31,14 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """One key that was left out of the comparison."""
+
+    key: Mapping[str, Any]
+    why: tuple[str, ...]  # what its rows on either side say, sorted
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What came of it. `complete`: the differences and their numbers are all there are."""
 
@@ -38,6 +46,8 @@ class Comparison:
     table_rows: int
     waiting_source: int  # rows of the source that the pipeline holds back
     waiting_table: int  # rows of the table that wait for a change
+    waiting_keys: int  # on either side
+    waiting: Sequence[Waiting]  # the first of them
     columns: Mapping[str, bool]  # column -> its checksums are equal
     differences: Sequence[Difference]
     found: int  # differences, of which some may not be listed
@@ -52,10 +62,11 @@ class Comparison:
 def compare(source: Read, table: Read, key: Sequence[str], columns: Sequence[str], first: int) -> Comparison:
     """Compare the columns of two sides by key; both give batches with key, columns and WAITING, in equal types.
 
-    A key that waits in the table is left out of both sides. Lists at most `first` differences.
+    A key that waits in the table is left out of both sides. Lists at most `first` differences, and at most `first` keys
+    that wait.
     """
     with duckdb.connect(config={"threads": 2}) as connection:
-        return _Comparing(connection, key, columns).run(source, table, first)
+        return _Comparing(connection, key, columns, first).run(source, table)
 
 
 def _quoted(name: str) -> str:
@@ -63,16 +74,20 @@ def _quoted(name: str) -> str:
 
 
 class _Comparing:
-    def __init__(self, connection: duckdb.DuckDBPyConnection, key: Sequence[str], columns: Sequence[str]) -> None:
-        self._duck = connection
+    def __init__(
+        self, connection: duckdb.DuckDBPyConnection, key: Sequence[str], columns: Sequence[str], first: int
+    ) -> None:
+        self._duck, self._first = connection, first
+        self._waits = False  # whether a row that waits was met
         self._key, self._columns = list(key), [name for name in columns if name not in key]
         keys = ", ".join(map(_quoted, key))
-        self._hash = f"hash({keys})"
+        self._keys, self._hash = keys, f"hash({keys})"
         # DuckDB's hash of a null list is that of an empty one.
         self._sums = [f"hash({keys}, {_quoted(name)} IS NULL, {_quoted(name)})" for name in self._columns]
 
-    def run(self, source: Read, table: Read, first: int) -> Comparison:
-        self._duck.execute("CREATE TABLE apart (h UBIGINT); CREATE TABLE held (h UBIGINT)")
+    def run(self, source: Read, table: Read) -> Comparison:
+        for name in ("apart", "held", "unmarked"):
+            self._duck.execute(f"CREATE TABLE {name} (h UBIGINT)")
         self._summed("table_sums", table, "apart")
         self._summed("source_sums", source, "held")
         buckets = self._unequal()
@@ -80,7 +95,8 @@ class _Comparing:
         found = self._look(source, table, looked_at) if looked_at else 0
         return Comparison(
             self._count("source_sums"), self._count("table_sums"), self._size("held"), self._size("apart"),
-            self._equal_columns(), self._listed(first) if found else [], found, len(looked_at) == len(buckets),
+            self._size("(FROM held UNION FROM apart EXCEPT FROM unmarked)"), self._waiting(),
+            self._equal_columns(), self._listed() if found else [], found, len(looked_at) == len(buckets),
         )  # fmt: skip
 
     # --- first reading: checksums
@@ -89,8 +105,8 @@ class _Comparing:
         sums = "".join(f", sum({sql})::HUGEINT AS s{i}" for i, sql in enumerate([self._hash, *self._sums]))
         select = f"SELECT {self._hash} % {BUCKETS} AS bucket, count(*) AS n{sums} FROM batch WHERE {self._counted}"
         made = False
-        for _ in self._each(read):
-            self._duck.execute(f"INSERT INTO {waiting} SELECT {self._hash} FROM batch WHERE {WAITING}")
+        for batch in self._each(read):
+            self._set_apart(batch, waiting)
             begin = f"INSERT INTO {name}" if made else f"CREATE TABLE {name} AS"
             self._duck.execute(f"{begin} {select} GROUP BY 1")
             made = True
@@ -98,9 +114,29 @@ class _Comparing:
             sums = "".join(f", s{i} HUGEINT" for i in range(len(self._sums) + 1))
             self._duck.execute(f"CREATE TABLE {name} (bucket UBIGINT, n BIGINT{sums})")
 
+    def _set_apart(self, batch: pa.Table, waiting: str) -> None:
+        """Keep the hashes of a batch's keys that wait, and of all such keys so far the first ones, with why."""
+        if batch[WAITING].null_count == len(batch):
+            return
+        self._duck.execute(f"INSERT INTO {waiting} SELECT {self._hash} FROM batch WHERE {WAITING} IS NOT NULL")
+        found = f"SELECT {self._keys}, {WAITING} FROM batch WHERE {WAITING} IS NOT NULL"
+        so_far = f"SELECT * FROM waits UNION ALL {found}" if self._waits else found
+        first = f"QUALIFY dense_rank() OVER (ORDER BY {self._keys}) <= {self._first}"
+        self._duck.execute(f"CREATE OR REPLACE TABLE waits AS SELECT DISTINCT * FROM ({so_far}) {first}")
+        self._waits = True
+
+    def _waiting(self) -> list[Waiting]:
+        if not self._waits:
+            return []
+        rows = self._duck.execute(
+            f"SELECT {self._keys}, list_sort(list_distinct(flatten(list({WAITING})))) AS {WAITING} FROM waits"
+            f" WHERE {self._hash} NOT IN (FROM unmarked) GROUP BY {self._keys} ORDER BY {self._keys}"
+        ).to_arrow_table()
+        return [Waiting({name: row[name] for name in self._key}, tuple(row[WAITING])) for row in rows.to_pylist()]
+
     @property
     def _counted(self) -> str:
-        return f"NOT {WAITING} AND {self._hash} NOT IN (SELECT h FROM apart)"
+        return f"{WAITING} IS NULL AND {self._hash} NOT IN (SELECT h FROM apart)"
 
     def _each(self, read: Read) -> Iterator[pa.Table]:
         for batch in read():
@@ -154,6 +190,7 @@ class _Comparing:
             (other,) = made
             self._duck.execute(f"CREATE TABLE {name} AS SELECT * FROM {other} WHERE false")
         self._duck.execute(f"CREATE TABLE different AS {self._different()}")
+        self._duck.execute(f"INSERT INTO unmarked SELECT {self._hash} FROM different WHERE _what = 'unmarked'")
         return self._size("different")
 
     def _different(self) -> str:
@@ -175,9 +212,8 @@ class _Comparing:
             f" WHERE a._times IS NULL OR b._times IS NULL OR a._times > 1 OR b._times > 1{differ}"
         )
 
-    def _listed(self, first: int) -> list[Difference]:
-        keys = ", ".join(_quoted(name) for name in self._key)
-        rows = self._duck.execute(f"SELECT * FROM different ORDER BY {keys} LIMIT {first}").to_arrow_table()
+    def _listed(self) -> list[Difference]:
+        rows = self._duck.execute(f"SELECT * FROM different ORDER BY {self._keys} LIMIT {self._first}").to_arrow_table()
         return [self._difference(row) for row in rows.to_pylist()]
 
     def _difference(self, row: Mapping[str, Any]) -> Difference:

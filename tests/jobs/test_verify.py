@@ -160,11 +160,54 @@ def test_deleted_rows_of_a_table_with_soft_deletes_do_not_count(place: Place) ->
     assert not place.verify(contract, [*living, {**gone, "_deleted": False}]).comparison.equal
 
 
+STALE = {**ROWS[1], "age": 1, "_stale": True}
+PENDING = {**ROWS[2], "name": None, "city": None, "_pending": ["name", "city"]}
+BOTH = {**ROWS[3], "name": None, "_stale": True, "_pending": ["name"]}
+
+
 def test_rows_that_wait_are_listed_apart(place: Place) -> None:
-    stale = {**ROWS[1], "age": 1, "_stale": True}
-    pending = {**ROWS[2], "name": None, "_pending": ["name"]}
-    found = place.verify(place.contract(), [ROWS[0], stale, pending, *ROWS[3:]]).comparison
-    assert (found.equal, found.waiting_table, found.source_rows) == (True, 2, 6)
+    found = place.verify(place.contract(), [ROWS[0], STALE, PENDING, BOTH, *ROWS[4:]]).comparison
+    assert (found.equal, found.waiting_table, found.source_rows) == (True, 3, 5)
+    assert [(w.key["id"], w.why) for w in found.waiting] == [
+        (2, ("stale",)), (3, ("pending:city", "pending:name")), (4, ("pending:name", "stale"))
+    ]  # fmt: skip
+    assert (found.waiting_keys, found.differences) == (3, [])
+
+
+def test_keys_that_wait_are_shown_apart_from_the_keys_that_differ(place: Place) -> None:
+    write_current(place.folder / "lake", place.contract(), [ROWS[0], STALE, PENDING, BOTH, *ROWS[4:7]])
+    shown = place.command("--first", "2")
+    assert shown.returncode == 1
+    assert "3 keys wait and were left out of the comparison" in shown.stdout
+    assert "the first 2 of the keys that wait" in shown.stdout
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.stdout.splitlines()]
+    waiting, different = [["2", "stale"], ["3", "pending:city, pending:name"]], ["8", "only in the source", "", ""]
+    assert [row for row in rows if row in (*waiting, different)] == [*waiting, different]
+    told = json.loads(place.command("--json", "--first", "2").stdout)
+    assert (told["waiting_keys"], told["different_keys"]) == (3, 1)
+    assert told["waiting"] == [
+        {"key": {"id": 2}, "why": ["stale"]}, {"key": {"id": 3}, "why": ["pending:city", "pending:name"]}
+    ]  # fmt: skip
+    assert [one["key"] for one in told["differences"]] == [{"id": 8}]
+
+
+def test_tables_that_are_equal_but_for_keys_that_wait_count_as_equal_and_say_so(place: Place) -> None:
+    write_current(place.folder / "lake", place.contract(), [ROWS[0], STALE, *ROWS[2:]])
+    shown = place.command()
+    assert (shown.returncode, "equal: people, 7 rows; 1 key waits and was left out" in shown.stdout) == (0, True)
+    told = place.command("--json")
+    assert (told.returncode, json.loads(told.stdout)["equal"]) == (0, True)
+
+
+def test_keys_that_wait_are_shown_as_masked(place: Place) -> None:
+    keyed = [{**c, "primaryKey": c["name"] == "email"} for c in with_masks(email={"kind": "hash", "keyId": "k"})]
+    contract = place.contract(columns=keyed)
+    rows = [masked(contract, row) for row in ROWS]
+    write_current(place.folder / "lake", contract, [{**rows[0], "_stale": True}, *rows[1:]])
+    told = json.loads(place.command("--json").stdout)
+    assert told["waiting"] == [{"key": {"email": rows[0]["email"]}, "why": ["stale"]}]
+    text = place.command().stdout
+    assert (rows[0]["email"][:40] in text, "example.com" in text) == (True, False)
 
 
 def test_a_row_that_breaks_a_rule_waits_unless_the_table_says_it_is_current(place: Place) -> None:
@@ -178,6 +221,7 @@ def test_a_row_that_breaks_a_rule_waits_unless_the_table_says_it_is_current(plac
     contract = place.contract(columns=columns)
     without = place.verify(contract, ROWS[:7]).comparison
     assert (without.equal, without.waiting_source) == (True, 1)
+    assert [(w.key["id"], w.why) for w in without.waiting] == [(8, ("refused",))]
     assert place.verify(contract, [*ROWS[:7], {**ROWS[7], "age": 21, "_stale": True}]).comparison.equal
     found = place.verify(contract, [*ROWS[:7], {**ROWS[7], "age": 21}]).comparison
     assert [(d.key["id"], d.what) for d in found.differences] == [(8, "unmarked")]

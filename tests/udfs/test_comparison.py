@@ -13,16 +13,15 @@ from hypothesis import strategies as st
 from udfs import comparison
 from udfs.comparison import WAITING, Comparison, Read, compare
 
-SCHEMA = pa.schema(
-    [("a", pa.int64()), ("b", pa.string()), ("x", pa.float64()), ("l", pa.list_(pa.string())), (WAITING, pa.bool_())]
-)
+WORDS = pa.list_(pa.string())
+SCHEMA = pa.schema([("a", pa.int64()), ("b", pa.string()), ("x", pa.float64()), ("l", WORDS), (WAITING, WORDS)])
 Row = tuple[Any, ...]
 
 
 def side(*batches: Sequence[Row]) -> Read:
     def read() -> Iterator[pa.Table]:
         for rows in batches:
-            whole = [dict(zip(SCHEMA.names, (*row, False)[: len(SCHEMA)], strict=True)) for row in rows]
+            whole = [dict(zip(SCHEMA.names, (*row, None)[: len(SCHEMA)], strict=True)) for row in rows]
             yield pa.Table.from_pylist(whole, schema=SCHEMA)
 
     return read
@@ -32,8 +31,8 @@ def row(a: int, b: str = "", x: float | None = None, words: list[str | None] | N
     return (a, b, x, words)
 
 
-def waits(made: Row) -> Row:
-    return (*made, True)
+def waits(made: Row, *why: str) -> Row:
+    return (*made, list(why or ["stale"]))
 
 
 def compared(source: Read, table: Read, first: int = 20) -> Comparison:
@@ -83,11 +82,43 @@ def test_a_key_that_waits_in_the_table_is_compared_on_neither_side() -> None:
     assert (found.equal, found.waiting_table, found.source_rows, found.table_rows) == (True, 2, 2, 2)
 
 
+def test_keys_that_wait_are_listed_with_why_on_either_side() -> None:
+    source = [row(1), waits(row(2), "refused"), row(3), waits(row(4), "refused")]
+    table = [row(1), waits(row(2), "stale"), waits(row(3), "stale", "pending:x", "pending:l")]
+    found = compared(side(source), side(table))
+    assert [(w.key, w.why) for w in found.waiting] == [
+        ({"a": 2, "b": ""}, ("refused", "stale")),
+        ({"a": 3, "b": ""}, ("pending:l", "pending:x", "stale")),
+        ({"a": 4, "b": ""}, ("refused",)),
+    ]
+    assert (found.equal, found.waiting_keys, found.waiting_source, found.waiting_table) == (True, 3, 2, 2)
+
+
+WAITS = st.lists(st.builds(waits, st.builds(row, st.integers(0, 9), st.sampled_from("xy")), st.sampled_from("pqr")))
+
+
+@settings(deadline=None, max_examples=40)
+@given(WAITS, WAITS, st.integers(0, 8), st.integers(0, 8), st.integers(0, 6))
+def test_of_the_keys_that_wait_the_first_are_listed_in_whatever_batches_they_come(
+    source: list[Row], table: list[Row], cut: int, other: int, first: int
+) -> None:
+    found = compared(side(source[:cut], source[cut:]), side(table[:other], table[other:]), first)
+    why: dict[tuple[int, str], set[str]] = {}
+    for made in [*source, *table]:
+        why.setdefault(made[:2], set()).update(made[-1])
+    assert [((w.key["a"], w.key["b"]), w.why) for w in found.waiting] == [
+        (key, tuple(sorted(words))) for key, words in sorted(why.items())[:first]
+    ]
+    assert (found.equal, found.waiting_keys) == (True, len(why))
+
+
 def test_a_row_that_the_pipeline_holds_back_must_not_be_in_the_table_unmarked() -> None:
     held = [row(1), waits(row(2, x=1.0))]
     assert compared(side(held), side([row(1)])).equal
     assert compared(side(held), side([row(1), waits(row(2))])).equal
-    assert told(compared(side(held), side([row(1), row(2)]))) == [(2, "unmarked", ())]
+    unmarked = compared(side(held), side([row(1), row(2)]))
+    assert told(unmarked) == [(2, "unmarked", ())]
+    assert (unmarked.waiting_keys, unmarked.waiting) == (0, [])
 
 
 @pytest.mark.parametrize("sides", [((), ([row(1)],)), (([row(1)],), ()), (([],), ([row(1)],))])
