@@ -20,13 +20,13 @@ from lakehouse.merge.log import DataFile
 from lakehouse.merge.merge_table import MergeTable
 from lakehouse.table import Contested
 
-DEAD_SHARE = 0.25  # of a file's rows, from which on it is rewritten
+DEAD_SHARE = 0.4  # of a file's rows, from which on it is rewritten
 SMALL_BYTES = 16 * 1024 * 1024  # a file below is small
 SMALL_COUNT = 8  # small files in one partition, from which on they are merged
 SLICE_BYTES = 64 * 1024 * 1024  # of live data in one commit, as Parquet
 SLICE_ROWS = 2_000_000  # live ones in one commit: all are in memory at once
 SLICE_FILES = 64
-PRESSING_DEAD = 0.3  # of all rows
+PRESSING_DEAD = 0.35  # of all rows
 PRESSING_SMALL = 64  # files
 
 

@@ -17,7 +17,7 @@ from lakehouse.groups import Ints
 from lakehouse.lake import Lake
 from lakehouse.merge.actions import removed
 from lakehouse.merge.data_files import Layout, Written, write_files
-from lakehouse.merge.live import LiveFiles, positions_left
+from lakehouse.merge.live import LiveFiles, positions_left, rows_left
 from lakehouse.merge.locations import POSITION_BITS
 from lakehouse.merge.log import Action, DataFile
 
@@ -44,7 +44,7 @@ def copied(lake: Lake, table: str, live: LiveFiles, remove: Ints, layout: Layout
 
     def write(numbers: list[int]) -> list[tuple[Written, Ints]]:
         stay = {number: positions_left(live.row_count(number), dead[number]) for number in numbers}
-        rows = pa.concat_tables([live.whole(n, layout.columns).take(pa.array(stay[n])) for n in numbers])
+        rows = pa.concat_tables([rows_left(live.whole(n, layout.columns), dead[n]) for n in numbers])
         old = np.concatenate([(number << POSITION_BITS) + positions for number, positions in stay.items()])
         return [(file, old[file.taken]) for file in write_files(lake, table, rows, smaller)]
 

@@ -67,15 +67,19 @@ class _Moves:
 
     def __init__(self, old: Ints, new: Ints) -> None:
         numbers, positions = old >> POSITION_BITS, old & POSITION
+        self.files = frozenset(np.unique(numbers).tolist())
         self._counts = np.zeros(int(numbers.max()) + 2, np.int64)  # by file: positions known; the last for all above
         np.maximum.at(self._counts, numbers, positions + 1)
         self._starts = np.cumsum(self._counts) - self._counts
         self._to = np.full(int(self._counts.sum()), -1, np.int64)  # -1: a row that went nowhere
         self._to[self._starts[numbers] + positions] = new
 
-    def followed(self, locations: Ints, flags: int) -> Ints:
-        """Give the locations, with the new ones of rows that moved, flags kept; the array itself where none did."""
-        made = locations
+    def followed(self, locations: Ints, flags: int) -> tuple[Ints, set[int]]:
+        """Give the locations, with the new ones of rows that moved, flags kept; the array itself where none did.
+
+        Also gives the numbers of the files that the rows are in now.
+        """
+        made, reached = locations, set[int]()
         for start in range(0, len(locations), MOVED_AT_ONCE):
             part = locations[start : start + MOVED_AT_ONCE]
             plain = part & ~flags
@@ -86,7 +90,8 @@ class _Moves:
             if len(moved):
                 made = locations.copy() if made is locations else made
                 made[start + moved] = to | (part[moved] & flags)
-        return made
+                reached |= set(np.unique(to >> POSITION_BITS).tolist())
+        return made, reached
 
 
 class KeyIndex:
@@ -96,6 +101,7 @@ class KeyIndex:
         self._versions = versions
         self._memory = memory
         self._runs: list[Entries] = []
+        self._files: list[set[int] | None] = []  # of each run: in which files its rows are, at most; None: not known
 
     def __len__(self) -> int:
         return sum(len(run) for run in self._runs)
@@ -121,7 +127,9 @@ class KeyIndex:
             run = self._placed(run)
         while self._merges_with(run):
             run = self._merged(self._runs.pop(), run)
+            self._files.pop()
         self._runs.append(run)
+        self._files.append(None)
 
     def _merges_with(self, newer: Entries) -> bool:
         return bool(self._runs) and len(self._runs[-1]) < GROWTH * len(newer)
@@ -134,9 +142,12 @@ class KeyIndex:
     def restore(self, runs: Sequence[Entries]) -> None:
         """Take over the runs of a snapshot."""
         self._runs = list(runs)
+        self._files = [None] * len(runs)
 
     def move(self, old: Ints, new: Ints, flags: int) -> None:
-        """Follow rows to other locations: bits of a location that are flags stay. Costs one pass over all entries.
+        """Follow rows to other locations: bits of a location that are flags stay.
+
+        Costs one pass over the runs that hold rows of the files that rows moved from.
 
         The arrays of runs are never changed in place: somebody may be writing them down.
         """
@@ -144,9 +155,15 @@ class KeyIndex:
             return
         moves = _Moves(old, new)
         for place, run in enumerate(self._runs):
-            location = moves.followed(run.location, flags)
-            if location is not run.location:
-                self._runs[place] = replace(run, location=self._memory.placed(location))
+            files = self._files[place]
+            if files is None:
+                files = _files_of(run.location, flags)
+            if files & moves.files:
+                location, reached = moves.followed(run.location, flags)
+                if location is not run.location:
+                    self._runs[place] = replace(run, location=self._memory.placed(location))
+                files |= reached
+            self._files[place] = files
 
     def last(self, keys: Keys) -> Hits:
         """Give the entry that counts of each key that has one, by asked key: with `versions` the highest."""
@@ -195,7 +212,7 @@ class KeyIndex:
         merged = self._runs[0]
         for run in self._runs[1:]:
             merged = self._merged(merged, run)
-        self._runs = [merged]
+        self._runs, self._files = [merged], [None]
         lower = (merged.major < major) | ((merged.major == major) & (merged.minor < minor))
         return merged.take(lower)
 
@@ -267,6 +284,15 @@ class KeyIndex:
         order = np.arange(len(keys))
         order[where] = where[np.lexsort((*by, check, some.low))]
         return order
+
+
+def _files_of(locations: Ints, flags: int) -> set[int]:
+    """Give the numbers of the files that locations are in."""
+    found = set[int]()
+    for start in range(0, len(locations), MOVED_AT_ONCE):
+        numbers = (locations[start : start + MOVED_AT_ONCE] & ~flags) >> POSITION_BITS
+        found |= set(np.flatnonzero(np.bincount(numbers)).tolist())
+    return found
 
 
 def _changes(keys: Keys) -> npt.NDArray[np.bool_]:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from pyroaring import BitMap
 
-from lakehouse.groups import Ints
+from lakehouse.groups import Flags, Ints
 from lakehouse.merge.locations import POSITION, POSITION_BITS, by_file
 from lakehouse.merge.log import Change, DataFile, Snapshot
 from lakehouse.merge.reading import FileReader
@@ -184,8 +184,18 @@ class LiveFiles:
 
 def positions_left(count: int, dead: BitMap | None) -> Ints:
     """Give the positions of so many rows that are not deleted."""
-    positions = np.arange(count, dtype=np.int64)
-    return np.delete(positions, np.asarray(dead.to_array(), np.int64)) if dead else positions
+    return np.flatnonzero(_left(count, dead)) if dead else np.arange(count, dtype=np.int64)
+
+
+def rows_left(rows: pa.Table, dead: BitMap | None) -> pa.Table:
+    """Give those of a file's rows that are not deleted."""
+    return rows.filter(pa.array(_left(len(rows), dead))) if dead else rows
+
+
+def _left(count: int, dead: BitMap) -> Flags:
+    marks = np.ones(count, np.bool_)
+    marks[np.asarray(dead.to_array(), np.int64)] = False
+    return marks
 
 
 def _in_parallel(read: Callable[[int], T], count: int) -> list[T]:

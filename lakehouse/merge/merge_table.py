@@ -30,7 +30,7 @@ from lakehouse.merge.checkpoints import Checkpoints
 from lakehouse.merge.copying import Copied, copied
 from lakehouse.merge.data_files import Layout, Written, write_files
 from lakehouse.merge.lane_files import claimed_by, tagged, write_by_lane
-from lakehouse.merge.live import LiveFiles, News, positions_left
+from lakehouse.merge.live import LiveFiles, News, rows_left
 from lakehouse.merge.locations import POSITION_BITS
 from lakehouse.merge.log import Action, Change, DataFile, DeltaLog, Guard, Snapshot
 from lakehouse.merge.marking import Marking
@@ -247,8 +247,7 @@ class MergeTable:
 
     def living(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Give columns of a live file's rows that are not deleted, in their order."""
-        rows, dead = self.scan(number, columns), self.dead(number)
-        return rows.take(pa.array(positions_left(len(rows), dead))) if dead else rows
+        return rows_left(self.scan(number, columns), self.dead(number))
 
     def scan(self, number: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Give columns of all rows of a live file in their order, deleted ones included."""
@@ -306,8 +305,7 @@ class MergeTable:
         if told is not None:
             self._tail.wrote(self.version, told)
         self.checkpoints.committed(self.version)
-        for file in written:
-            self._reader.keep(file.path, rows if len(written) == 1 else rows.take(pa.array(file.taken)))
+        self._keep(written, rows)
         return self._locations(written, len(append))
 
     def commit_ids(self, ids: Mapping[str, int], state: AnchorState) -> None:
@@ -322,10 +320,12 @@ class MergeTable:
         Gives the rows' old locations and their new ones. Raises as commit does.
         """
         old = np.concatenate([np.empty(0, np.int64), *(self._live.living(number) for number in numbers)])
-        old, written = self._rewritten(old, numbers)
+        rows = pa.concat_tables([self.living(number) for number in numbers])
+        old, rows, written = self._rewritten(old, rows, numbers)
         # deltalake (1.6.6) does not see that its own compaction meets one of the same files, and brings all rows back;
         # that somebody has said the table's metadata again it does see.
         self.exchange(numbers, written, [{"metaData": self.metadata}], operation=operation)
+        self._keep(written, rows)
         return old, self._locations(written, len(old))
 
     def exchange(
@@ -410,14 +410,18 @@ class MergeTable:
         other = Lane.parse(lane) if lane else None
         return other is not None and other.of == self.lane.of and other != self.lane
 
-    def _rewritten(self, old: Ints, numbers: Sequence[int]) -> tuple[Ints, list[Written]]:
-        """Write rows again, each lane's in files of its own; gives their locations in the order they were written."""
-        rows = self.rows(old)
+    def _keep(self, written: Sequence[Written], rows: pa.Table) -> None:
+        """Remember the rows of new files, where single rows of the table are asked for."""
+        for file in written if self._reader.gives_rows else ():
+            self._reader.keep(file.path, rows if len(written) == 1 else rows.take(pa.array(file.taken)))
+
+    def _rewritten(self, old: Ints, rows: pa.Table, numbers: Sequence[int]) -> tuple[Ints, pa.Table, list[Written]]:
+        """Write rows again, each lane's in files of its own; gives them and their locations as they were written."""
         if self.lane.alone or not self._keys or all(self._live.files[n].lane == self.lane for n in numbers):
             written = write_files(self._lake, self.name, rows, self.layout, data_change=False)
-            return old, tagged(written, self.lane) if self._keys else written
+            return old, rows, tagged(written, self.lane) if self._keys else written
         order, written = write_by_lane(self._lake, self.name, rows, self.layout, self._keys, self.lane.of)
-        return old[order], written
+        return old[order], rows.take(pa.array(order)), written
 
     def _schema(self, columns: Sequence[str] | None) -> pa.Schema:
         return self.columns if columns is None else pa.schema([self.columns.field(name) for name in columns])

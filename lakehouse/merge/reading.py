@@ -26,6 +26,7 @@ from lakehouse.merge.vectors import DamagedVector, Descriptor, span, unpack
 FOOTERS = 512  # kept in memory
 WHOLE_ROWS = 8  # columns, from which on rows are asked for and not a few values
 FEW_ROWS = 10_000  # of a file that is read faster than kept
+PIECE = 100_000  # rows, in which a file's rows are kept
 GROUPS_AT_ONCE = 4  # row groups that are in memory for the sake of some of their rows
 _Piece = tuple[int, int, Ints]  # its number, its rows, positions within
 
@@ -55,14 +56,15 @@ class FileReader:
 
         A column that the file does not have is null, as Delta defines it; partition columns come from the log.
         """
-        if positions is not None:
-            held = self._held(file, columns, positions)
-            if held is not None:
-                found = held.select([n for n in columns.names if n in held.column_names])
-                sizes = [len(piece) for piece in held.column(0).chunks]
-                pieces = _cut(sizes, positions)
-                starts = _starts(sizes)[[number for number, _, _ in pieces]]
-                return _completed(_taken(found, starts, pieces), columns, file.partition_values, len(positions))
+        held = self._held(file, columns, positions)
+        if held is not None:
+            found = held.select([n for n in columns.names if n in held.column_names])
+            if positions is None:
+                return _completed(found, columns, file.partition_values, len(held))
+            sizes = [len(piece) for piece in held.column(0).chunks]
+            pieces = _cut(sizes, positions)
+            starts = _starts(sizes)[[number for number, _, _ in pieces]]
+            return _completed(_taken(found, starts, pieces), columns, file.partition_values, len(positions))
         with self._lake.explained(f"read {file.path} of table {self._table}"), self._open(file.path) as parquet:
             groups = _groups(parquet.metadata, positions)
             present = set(parquet.schema_arrow.names)
@@ -82,16 +84,17 @@ class FileReader:
     def keep(self, path: str, rows: pa.Table) -> None:
         """Remember the rows of a file that was just written, where single rows of the table are asked for."""
         if self.gives_rows and len(rows) >= FEW_ROWS:
-            self._cache.put(self._identity, path, [rows], rows.nbytes)
+            pieces = (rows.slice(start, PIECE) for start in range(0, len(rows), PIECE))
+            self._cache.put(self._identity, path, pieces, rows.nbytes)
 
     @property
     def _identity(self) -> str:
         return f"{self._lake.uri}/{self._table}"
 
-    def _held(self, file: DataFile, columns: pa.Schema, positions: Ints) -> pa.Table | None:
+    def _held(self, file: DataFile, columns: pa.Schema, positions: Ints | None) -> pa.Table | None:
         """Give a file's rows from the cache; fill it where whole rows are asked for from most of the file."""
         held = self._cache.get(self._identity, file.path)
-        if held is not None or len(columns) < WHOLE_ROWS:
+        if held is not None or positions is None or len(columns) < WHOLE_ROWS:
             return held
         self.gives_rows = True
         with self._lake.explained(f"read {file.path} of table {self._table}"), self._open(file.path) as parquet:

@@ -17,6 +17,7 @@ from lakehouse.merge.data_files import Layout, write_files
 from lakehouse.merge.log import DataFile
 from lakehouse.merge.reading import FileReader
 from lakehouse.merge.row_cache import RowCache
+from tests.lakehouse.merge.tables import Writer, merge_table
 
 ROWS = 1_000
 COLUMNS = pa.schema([(f"c{number}", pa.int64()) for number in range(reading.WHOLE_ROWS)])
@@ -98,3 +99,36 @@ def test_rows_at_positions_are_the_same_whether_they_are_kept_or_not(
         for _ in range(2):
             assert reader.read(file, COLUMNS, positions).equals(rows.take(pa.array(positions)))
     assert (cache.get(f"{lake.uri}/t", written.path) is not None) == bool(budget)
+
+
+def test_files_written_again_are_kept_where_single_rows_are_asked_for(
+    local: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "FEW_ROWS", 10)
+    monkeypatch.setattr(reading, "WHOLE_ROWS", 3)
+    monkeypatch.setattr(reading, "PIECE", 7)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    table = merge_table(local, partition_by=("region",))
+    writer = Writer(table)
+    for first in (0, 60):
+        writer.apply(range(first, first + 60))
+    kept = RowCache()
+
+    def held() -> set[str]:
+        files = [file.path for file in table.files().values()]
+        return {path for path in files if kept.get(f"{local.uri}/t", path) is not None}
+
+    def rewrite() -> None:
+        writer.moved(*table.rewrite(sorted(table.files())))
+
+    rewrite()
+    assert not held(), "nobody has asked for a row"
+    asked = np.sort([writer.live[i] for i in (3, 4, 5, 60)])
+    assert sorted(table.rows(asked)["id"].to_pylist()) == [3, 4, 5, 60]
+    writer.apply([200], [3])
+    rewrite()
+    assert held() == {file.path for file in table.files().values()}
+    monkeypatch.setattr(FileReader, "_open", None)  # no data file is opened any more
+    ids = sorted(writer.live)
+    assert sorted(table.rows(np.sort([*writer.live.values()]))["id"].to_pylist()) == ids
+    assert sorted(row for number in table.files() for row in table.living(number)["id"].to_pylist()) == ids
