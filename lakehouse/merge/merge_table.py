@@ -320,7 +320,8 @@ class MergeTable:
         Gives the rows' old locations and their new ones. Raises as commit does.
         """
         old = np.concatenate([np.empty(0, np.int64), *(self._live.living(number) for number in numbers)])
-        rows = pa.concat_tables([self.living(number) for number in numbers])
+        parts = [rows_left(self._live.whole(number, self.columns), self.dead(number)) for number in numbers]
+        rows = pa.concat_tables([self.columns.empty_table(), *parts])
         old, rows, written = self._rewritten(old, rows, numbers)
         # deltalake (1.6.6) does not see that its own compaction meets one of the same files, and brings all rows back;
         # that somebody has said the table's metadata again it does see.

@@ -98,13 +98,13 @@ class Source:
             self._truncate()
             return
         key = self._key()
-        chance = self.random.random()
         if key in self._outside:
-            self._outside_the_filter(key, chance)
+            self._outside_the_filter(key)
             return
         if key not in self.rows:
             self._insert(key)
             return
+        chance = self.random.random()
         if chance < 0.15:
             self._delete(key)
         elif chance < 0.35 and self._renames:
@@ -141,9 +141,10 @@ class Source:
             self._waiting.setdefault(key, []).append((self._lsn, [name for name in TOAST if name not in unset]))
         self._send("u", dict(zip(self.keys, key, strict=True)), unset=unset, _kind=kind)
 
-    def _outside_the_filter(self, key: Key, chance: float) -> None:
+    def _outside_the_filter(self, key: Key) -> None:
         """Change a row that is outside of the filter: it stays there, is deleted, or comes back."""
         self._lsn += 10
+        chance = self.random.random()
         row = self._outside[key]
         if chance < 0.2:
             del self._outside[key]
