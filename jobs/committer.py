@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -19,6 +19,7 @@ from jobs.kafka.offsets import readable_between
 from jobs.metrics import Metrics
 from jobs.patience import Patience
 from jobs.refinery import refined_at_ms
+from jobs.routing import reads
 from jobs.settings import VERSION, IngestSettings
 from lakehouse.commit import CommitReport, StreamTables
 from lakehouse.errors import (
@@ -37,6 +38,7 @@ from lakehouse.errors import (
     TopicTruncated,
     TruncateRefused,
 )
+from lakehouse.identity import TopicIdentity
 from lakehouse.lake import Lake
 from lakehouse.lanes import Lane, channel, channel_lane
 from lakehouse.parking import Parking
@@ -119,9 +121,15 @@ class Committer:
             refs,
             gaps=self._readable_between,
             earliest=earliest,
-            identity=self._identity.of({r.topic for r in ranges}, now=went_back) if refs else None,
+            identity=self._identity_of(stream, {r.topic for r in ranges}, now=went_back) if refs else None,
             now_ms=int(time.time() * 1000),
         )
+
+    def _identity_of(self, stream: str, read: Set[str], *, now: bool) -> TopicIdentity:
+        """Give what Kafka says of all topics of a stream, and of no others."""
+        contract = self.contracts[stream]
+        found = self._identity.of(read | set(contract.topics), pattern=contract.topic_pattern, now=now)
+        return found.only(lambda topic: reads(contract, topic))
 
     def _stream(self, stream: str, lane: Lane) -> StreamTables:
         name = channel(stream, lane)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Collection
@@ -22,21 +23,25 @@ class IdentityWatch:
         self._every = every_seconds
         self._lock = threading.Lock()
         self._topics: frozenset[str] = frozenset()
+        self._patterns: set[str] = set()
         self._last = TopicIdentity()
         self._due = float("-inf")
 
-    def of(self, topics: Collection[str], *, now: bool = False) -> TopicIdentity:
-        """Give ids and end offsets of the topics (and of others asked for before); `now`: not from memory.
+    def of(self, topics: Collection[str], *, pattern: str | None = None, now: bool = False) -> TopicIdentity:
+        """Give ids and end offsets of the topics and of all whose whole name matches a pattern (and of others asked for
+        before); `now`: not from memory.
 
         A topic that does not exist is left out. While Kafka is away, what it said last counts; raises KafkaProblem for
         topics of which it never said anything.
         """
         with self._lock:
-            new = not self._topics.issuperset(topics)
+            patterns = self._patterns | ({pattern} if pattern else set())
+            new = not self._topics.issuperset(topics) or patterns != self._patterns
             if new or now or time.monotonic() > self._due:
                 try:
-                    self._last = self._ask(self._topics | frozenset(topics))
+                    self._last = self._ask(self._topics | frozenset(topics), patterns)
                     self._topics |= frozenset(topics)
+                    self._patterns = patterns
                     self._due = self._last.taken_at + self._every
                 except KafkaProblem:
                     if new or now:
@@ -44,8 +49,9 @@ class IdentityWatch:
                     self._due = time.monotonic() + RETRY_SECONDS
             return self._last
 
-    def _ask(self, topics: Collection[str]) -> TopicIdentity:
+    def _ask(self, topics: Collection[str], patterns: Collection[str]) -> TopicIdentity:
         taken_at = time.monotonic()
-        there = sorted(set(self._kafka.topics()) & set(topics))
+        every = self._kafka.topics()
+        there = sorted(t for t in every if t in topics or any(re.fullmatch(pattern, t) for pattern in patterns))
         ends = end_offsets(self._kafka, partitions_of(self._kafka, there))
         return TopicIdentity(topic_ids(self._kafka, there), ends, taken_at)

@@ -115,7 +115,7 @@ class Levelling:
 
     def _commit(self, refs: Sequence[SectionRef]) -> None:
         partitions = {(r.topic, r.partition) for ref in refs for r in ref.ranges}
-        identity = IdentityWatch(self.kafka).of({topic for topic, _ in partitions})
+        identity = IdentityWatch(self.kafka).of(self.contract.topics, pattern=self.contract.topic_pattern)
         try:
             for lane, stream in self._streams.items():
                 stream.commit(

@@ -155,7 +155,7 @@ class Filling:
             refs,
             gaps=lambda *gap: readable_between(self.kafka, *gap),
             earliest=Earliest(self.kafka, partitions, {}),
-            identity=IdentityWatch(self.kafka).of({topic for topic, _ in partitions}),
+            identity=IdentityWatch(self.kafka).of(self.contract.topics, pattern=self.contract.topic_pattern),
             now_ms=int(time.time() * 1000),
         )
         tables.maintain()

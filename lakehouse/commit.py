@@ -28,7 +28,7 @@ from lakehouse.progress import Partition, Writer
 from lakehouse.segments import SectionRef
 from lakehouse.state.columns import toastable
 from lakehouse.state.floors import raised
-from lakehouse.state.snapshots import bounded, observed, settled
+from lakehouse.state.snapshots import bounded, ended, observed, settled
 from lakehouse.state.table import StateTable
 from lakehouse.table import Contested
 from lakehouse.tables import INDEXED, AnyTable, KeptTable, followers_of, tables_of
@@ -298,11 +298,12 @@ class StreamTables:
         if not isinstance(self.anchor, StateTable):
             return {}, judged
         snapshots = observed(self.contract, judged.batch, state.snapshots, self._epochs, now_ms)
+        snapshots = ended(self.contract, snapshots, judged.partitions, now_ms)
         if identity is not None:
             asked_ms = now_ms - int((time.monotonic() - identity.taken_at) * 1000)
             snapshots = bounded(snapshots, state.snapshots, identity.ends, asked_ms)
         reached = {**self.anchor.progress(state.partitions), **progress}
-        snapshots, swept = settled(self.contract, snapshots, reached, self.anchor.stream)
+        snapshots, swept = settled(self.contract, snapshots, reached, judged.batch, self.anchor.stream)
         kept = {topic: one.to_json() for topic, one in snapshots.items()}
         return kept, replace(judged, batch=replace(judged.batch, swept=swept)) if swept else judged
 

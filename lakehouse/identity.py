@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from lakehouse.errors import FatalError, TopicRecreated, TopicTruncated
 
@@ -12,7 +12,7 @@ Partition = tuple[str, int]  # topic, partition
 
 @dataclass(frozen=True)
 class TopicIdentity:
-    """What Kafka says of the topics: their ids, and the end offset (one above the last record) of their partitions.
+    """What Kafka says of topics: their ids, and the end offset (one above the last record) of their partitions.
 
     taken_at is time.monotonic() before Kafka was asked: ends are only compared with progress known by then.
     """
@@ -20,6 +20,11 @@ class TopicIdentity:
     ids: Mapping[str, str] = field(default_factory=dict)
     ends: Mapping[Partition, int] = field(default_factory=dict)
     taken_at: float = float("-inf")
+
+    def only(self, wanted: Callable[[str], bool]) -> TopicIdentity:
+        """Give what is said of some topics."""
+        ids = {topic: value for topic, value in self.ids.items() if wanted(topic)}
+        return replace(self, ids=ids, ends={place: end for place, end in self.ends.items() if wanted(place[0])})
 
 
 def verify_identity(

@@ -132,6 +132,7 @@ def _snapshots(parts: Sequence[AnchorState], lanes: int) -> dict[str, dict[str, 
         made[topic] = {
             **same[0],
             "last_at": _highest(*(one["last_at"] for one in same)),
+            "over_at": _highest(*(one.get("over_at") for one in same)),
             "ends": next((one["ends"] for one in same if one["ends"] is not None), None),
             "found": sum(found) if len(found) == lanes else None,
             "removed": sum(one["removed"] for one in same),
@@ -143,4 +144,4 @@ def _for_lane(stream: Mapping[str, Any], own: Mapping[str, Any] | None) -> Mappi
     """Give a snapshot as one lane sees it: where it stands is the stream's, what was found is the lane's."""
     if own is None or _position(own) != _position(stream):
         return {**stream, "ends": None, "found": None, "removed": 0}
-    return {**own, "last_at": stream["last_at"]}
+    return {**own, "last_at": stream["last_at"], "over_at": stream.get("over_at")}

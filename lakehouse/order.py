@@ -13,6 +13,8 @@ A change's rank is a pair of int64 that compares as a pair:
   as (its LSN, 0). A streamed change without a major (the first transaction of a connector) has its own LSN as major,
   or that of the snapshot before it: it may have been written before the snapshot was taken, and committed after.
 - A row without any position takes the highest one that its partition brought before.
+- The end of a row that a snapshot does not hold stands just below the snapshot's rows: one less in the second number,
+  with half 3, which nothing else has. A row of that snapshot that comes after it wins, and shows that it was no end.
 - The epoch counts the lives of a topic: after a restored database positions begin again, its changes go to a topic made
   again, and the new epoch ranks above all of the old one.
 """
@@ -29,7 +31,7 @@ from lakehouse.groups import NONE, Ints, Partition, group_rows, int64s
 
 EPOCH_SHIFT = 56
 HALVES = 4
-KEY_CHANGE, BESIDE_THE_LOG = 1, 2
+KEY_CHANGE, BESIDE_THE_LOG, SWEPT = 1, 2, 3
 LOWEST = -(1 << 62)  # below every rank
 
 # Partition -> the offset at which an initial snapshot's rows begin, and the snapshot's LSN; for each of its snapshots.
@@ -61,6 +63,12 @@ def rank(
     ranked = np.where(initial, 0, minor * HALVES + half)
     major = np.where(major == NONE, minor, major)
     return major + _epochs(rows, epochs), ranked
+
+
+def is_swept(minor: Ints) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+    """Mark the second numbers that only ends of rows have which a snapshot does not hold: its rows' less one."""
+    marks: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = minor % HALVES == SWEPT
+    return marks
 
 
 def begun_in(rows: pa.Table) -> dict[Partition, list[tuple[int, int]]]:

@@ -22,7 +22,8 @@ from lakehouse.merge.keys import Keys, keys_of
 from lakehouse.order import NOTHING_BEGUN, Begun, rank
 from lakehouse.state.columns import key_names
 
-ALIVE, DEAD, NOTE, CELL = 0, 1, 2, 3  # what an event says: the row is so; it is gone; a change waits; one column is so
+# What an event says: the row is so; it is gone; a change waits; one column is so; nothing, as it turned out.
+ALIVE, DEAD, NOTE, CELL, NOTHING = 0, 1, 2, 3, 4
 DELETES = pa.array(["d"])
 FILTERED = pa.array(["filtered"])
 # Kinds of withheld changes by which a lane learns what the table of changes gets from another: a truncate, where an

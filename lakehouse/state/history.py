@@ -18,6 +18,7 @@ from lakehouse.anchor import Floors
 from lakehouse.groups import NONE, Flags, Ints
 from lakehouse.merge.indexed import CLOSED, FLAGS, REMEMBERS, Change, IndexedTable
 from lakehouse.merge.keys import Keys
+from lakehouse.order import is_swept
 from lakehouse.state.candidates import NEW, NOWHERE, Candidates, Rows, assembled
 from lakehouse.state.columns import history_schema, toastable
 from lakehouse.state.events import ALIVE, NOTE, Events, lists_of, nothing_said
@@ -102,6 +103,7 @@ class History:
         open_version[hits.asked] = np.where((hits.entries.location & CLOSED) == 0, hits.entries.location, NONE)
         position = np.stack([events.major, events.minor], axis=1)
         marked[of[~_above(position, top[of])]] = True
+        marked[of[is_swept(top[of, 1]) & (events.minor == top[of, 1] + 1)]] = True  # that end was none
         for marks in events.unset.values():
             marked[of[marks & (events.what == ALIVE)]] = True
         if self._columns:

@@ -20,10 +20,10 @@ from contracts.types import MICROS_UTC
 from lakehouse.groups import NONE, Flags, Ints, int64s
 from lakehouse.merge.indexed import IndexedTable
 from lakehouse.merge.keys import Keys, concat_keys, keys_of
-from lakehouse.order import HALVES, KEY_CHANGE
+from lakehouse.order import HALVES, KEY_CHANGE, is_swept
 from lakehouse.state.candidates import NEW, Candidates, Rows
 from lakehouse.state.columns import CURRENT_META
-from lakehouse.state.events import ALIVE, DEAD, Events, parsed_keys
+from lakehouse.state.events import ALIVE, DEAD, NOTHING, Events, parsed_keys
 from lakehouse.state.memo import read_memo
 from lakehouse.state.parts import Part, of_current, of_events, of_records
 from lakehouse.state.waiting import Waits
@@ -147,26 +147,60 @@ def _gather(  # noqa: PLR0917 (keys, and what is asked of them)
         first = len(gathering.keys)
         frontier = gathering.add_keys(further) if columns else keys.take(slice(0, 0))
         further = []
+    disproved = _disproved(gathering.parts)
     known = _known(gathering)
     ends = known.candidates.rows["_valid_to"]
     if ends.null_count == len(ends):
         return known
-    forgotten = _forgotten(known.candidates, told)
+    forgotten = _forgotten(known.candidates, told, disproved)
     if not len(forgotten):
         return known
     gathering.parts.append(forgotten)
     return _known(gathering)
 
 
-def _forgotten(c: Candidates, told: Collection[int]) -> Part:
+def _disproved(parts: Sequence[Part]) -> set[tuple[int, int]]:
+    """Let the ends count for nothing of which the very snapshot that lacked the row brought it after all.
+
+    Gives their groups and times (us).
+    """
+    group, major, minor, what = (
+        np.concatenate([getattr(part, name) for part in parts]) for name in ("group", "major", "minor", "what")
+    )
+    ends = (what == DEAD) & is_swept(minor)
+    if not ends.any():
+        return set()
+    there = what == ALIVE
+    chosen = np.flatnonzero(ends | (there & np.isin(group, group[ends])))
+    place = np.stack([group, major, minor + ends], axis=1)[chosen]
+    order = np.lexsort(place.T[::-1])
+    number = np.zeros(len(order), np.int64)
+    number[order[1:]] = np.cumsum((np.diff(place[order], axis=0) != 0).any(axis=1))
+    held = np.isin(number, number[there[chosen]])
+    wrong = np.zeros(len(what), np.bool_)
+    wrong[chosen[held & ends[chosen]]] = True
+    found: set[tuple[int, int]] = set()
+    for part, own in zip(parts, np.split(wrong, np.cumsum([len(part) for part in parts])[:-1]), strict=True):
+        part.what = np.where(own, np.int8(NOTHING), part.what)
+        times = _moments(part.rows.filter(pa.array(own)))
+        found.update(zip(part.group[own].tolist(), times.tolist(), strict=True))  # hardly ever any
+    return found
+
+
+def _moments(rows: pa.Table) -> Ints:
+    """Give when changes happened (us): when the source committed, else the event time."""
+    return int64s(pc.coalesce(rows["_source_time"], rows["_event_time"]).cast(pa.int64()))
+
+
+def _forgotten(c: Candidates, told: Collection[int], disproved: Collection[tuple[int, int]]) -> Part:
     """Give the ends of versions of which no record is left: deletes that the memory forgot, truncates before the kept.
 
     Such a version stands closed, at a time before the next thing that is stored of its key begins. Its end comes after
-    all that happened before that time.
+    all that happened before that time. disproved: groups, and times of their ends that were none.
     """
     order = c.order[c.counts[c.order]]
     group, at, stored = c.group[order], np.arange(len(order)), c.location[order] != NEW
-    times = int64s(pc.coalesce(c.rows["_source_time"], c.rows["_event_time"]).cast(pa.int64()))[order]
+    times = _moments(c.rows)[order]
     ends = int64s(c.rows["_valid_to"].cast(pa.int64()))[order]
     known = at[stored]
     lone = np.append(group[known][1:] != group[known][:-1], True)[: len(known)]
@@ -174,6 +208,9 @@ def _forgotten(c: Candidates, told: Collection[int]) -> Part:
     same = ~lone & (c.what[order][follower] == ALIVE) & (c.location[order][follower] == c.location[order][known])
     lacks = (ends[known] != NONE) & (lone | (times[follower] > ends[known])) & ~same
     lacks &= (c.what[order][known] == ALIVE) & ~np.isin(ends[known], list(told))
+    if disproved:
+        pairs = zip(group[known].tolist(), ends[known].tolist(), strict=True)
+        lacks &= np.array([pair not in disproved for pair in pairs], np.bool_)
     open_end = np.zeros(len(order), np.bool_)
     open_end[known[lacks]] = True
     before = np.maximum.accumulate(np.where(stored, at, -1))  # the last that is stored, for each

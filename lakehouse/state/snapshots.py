@@ -1,7 +1,9 @@
 """New snapshots of a source: rows that stand below one and are not in it vanished while the connector was down.
 
-A snapshot is known by its position. Once its last row is committed, the ends of the topic's partitions are asked for;
-once all of them are reached, nothing of the snapshot can still be under way, and what stands below it is not in it.
+A snapshot is known by its position, which all tables that a connector reads in it share. It is over for a stream when
+each topic that has brought rows of it has brought the last one, and no other topic can begin. Then the ends of all the
+stream's partitions are asked for; once all of them are reached, nothing of the snapshot can still be under way, and
+what stands below it is not in it: a row that moved to another topic would have come by that one.
 """
 
 from __future__ import annotations
@@ -15,26 +17,22 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from contracts.model import Contract, Vanished
-from lakehouse.anchor import Floor
+from lakehouse.anchor import Floor, PartitionState
 from lakehouse.groups import Ints, Partition
 from lakehouse.kind import Batch
-from lakehouse.merge.indexed import FLAGS, REMEMBERS, IndexedTable
-from lakehouse.merge.keys import concat_keys, keys_of
-from lakehouse.order import rank
-from lakehouse.state.columns import key_names
-from lakehouse.state.events import DEAD, Events
-from lakehouse.state.floors import locations_below
-from lakehouse.state.memo import read_memo
+from lakehouse.order import EPOCH_SHIFT, HALVES, rank
+
+LAST, LAST_OF_TOPIC = "last", "last_in_data_collection"  # row of all that the connector reads; of a topic
 
 
 class StreamState(Protocol):
     """Knows a stream's current table."""
 
-    def lost(self, topic: str, floor: Floor) -> tuple[int, int]:
-        """Give how many rows of current a complete snapshot does not hold, and of how many rows."""
+    def lost(self, floors: Mapping[str, Floor], batch: Batch) -> tuple[dict[str, int], int]:
+        """Give how many rows of current some complete snapshots (topic -> floor) do not hold, and of how many rows.
 
-
-LAST = pa.array(["last", "last_in_data_collection"])
+        batch: what is about to be committed; the rows that it brings are there.
+        """
 
 
 @dataclass(frozen=True)
@@ -45,9 +43,15 @@ class Snapshot:
     minor: int
     time: int | None  # us
     last_at: int | None = None  # ms: when the commit was made that holds its last row
-    ends: Mapping[str, int] | None = None  # partition -> offset that must be reached; read after that commit
+    over_at: int | None = None  # ms: when the commit was made after which no topic can bring more of it
+    ends: Mapping[str, int] | None = None  # topic/partition -> offset still to be reached; read after that commit
     found: int | None = None  # rows that are not in it
     removed: int = 0
+
+    @property
+    def position(self) -> tuple[int, int]:
+        """Give where it stands."""
+        return self.major, self.minor
 
     @property
     def floor(self) -> Floor:
@@ -64,27 +68,84 @@ def observed(
 ) -> dict[str, Snapshot]:
     """Give the newest snapshot of each topic, with what a batch says of snapshots."""
     snapshots = {topic: Snapshot(**values) for topic, values in known.items()}
-    column = batch.rows["_snapshot"] if len(batch.rows) else pa.chunked_array([pa.array([], pa.string())])
-    if contract.state.vanished is Vanished.OFF or column.null_count == len(column):
-        return snapshots
-    read = pc.and_(pc.equal(batch.rows["_op"], "r"), pc.fill_null(pc.not_equal(column, "incremental"), False))
-    rows = batch.rows.filter(read)
-    if not len(rows):
+    rows = _read(batch.rows)
+    if contract.state.vanished is Vanished.OFF or not len(rows):
         return snapshots
     major, minor = rank(rows, epochs, batch.highest)
     times = pc.coalesce(rows["_source_time"], rows["_event_time"]).cast(pa.int64())
-    ended = pc.is_in(rows["_snapshot"], value_set=LAST).to_numpy()
     for topic in pc.unique(rows["_topic"]).to_pylist():
-        mine = pc.equal(rows["_topic"], topic).to_numpy()
-        newest = int(np.flatnonzero(mine)[np.lexsort((minor[mine], major[mine]))[-1]])
-        position = int(major[newest]), int(minor[newest])
-        before = snapshots.get(topic)
-        if before is None or position > (before.major, before.minor):
-            before = Snapshot(*position, times[newest].as_py())
-        if (ended & mine & (major == position[0]) & (minor == position[1])).any():
-            before = replace(before, last_at=now_ms)
-        snapshots[topic] = before
+        own = np.flatnonzero(pc.equal(rows["_topic"], topic).to_numpy())
+        newest = int(own[np.lexsort((minor[own], major[own]))[-1]])
+        found = Snapshot(int(major[newest]), int(minor[newest]), times[newest].as_py())
+        if topic not in snapshots or found.position > snapshots[topic].position:
+            snapshots[topic] = found
+    lasts = _lasts(rows, major, minor)
+    for topic, one in snapshots.items():
+        if (None, one.position) in lasts and one.over_at is None:
+            snapshots[topic] = replace(one, last_at=now_ms, over_at=now_ms, ends=None)
+        elif (topic, one.position) in lasts and one.last_at is None:
+            snapshots[topic] = replace(one, last_at=now_ms)
     return snapshots
+
+
+def _read(rows: pa.Table) -> pa.Table:
+    """Give the rows of snapshots, those of incremental ones left out."""
+    if not len(rows) or rows["_snapshot"].null_count == len(rows):
+        return rows.slice(0, 0)
+    return rows.filter(
+        pc.and_(pc.equal(rows["_op"], "r"), pc.fill_null(pc.not_equal(rows["_snapshot"], "incremental"), False))
+    )
+
+
+def _lasts(rows: pa.Table, major: Ints, minor: Ints) -> set[tuple[str | None, tuple[int, int]]]:
+    """Give the topics, None for all, and positions of the snapshots whose last row is among these."""
+    where = np.flatnonzero(pc.is_in(rows["_snapshot"], value_set=pa.array([LAST, LAST_OF_TOPIC])).to_numpy())
+    told = rows.select(["_topic", "_snapshot"]).take(pa.array(where)).to_pylist()  # one a topic
+    at = zip(major[where].tolist(), minor[where].tolist(), strict=True)
+    return {(None if row["_snapshot"] == LAST else row["_topic"], place) for row, place in zip(told, at, strict=True)}
+
+
+def ended(
+    contract: Contract,
+    snapshots: Mapping[str, Snapshot],
+    partitions: Mapping[Partition, PartitionState],
+    now_ms: int,
+) -> dict[str, Snapshot]:
+    """Give the snapshots with when they were found to be over. partitions: what each has brought by now."""
+    return {
+        topic: replace(one, over_at=now_ms, ends=None) if _is_over(contract, snapshots, one, partitions) else one
+        for topic, one in snapshots.items()
+    }
+
+
+def _is_over(
+    contract: Contract,
+    snapshots: Mapping[str, Snapshot],
+    one: Snapshot,
+    partitions: Mapping[Partition, PartitionState],
+) -> bool:
+    """Say whether no topic of the stream can bring more of a snapshot of which that was not said yet.
+
+    A topic that has brought nothing of it is empty once the connector has read its last table, or streams again.
+    """
+    if one.over_at is not None or not _all_ended(snapshots, one):
+        return False
+    same = {topic: other for topic, other in snapshots.items() if other.position == one.position}
+    every = contract.topic_pattern is None and same.keys() >= set(contract.topics)
+    over = every or any(other.over_at is not None for other in same.values())
+    return over or any(_above(state, one) for state in partitions.values())
+
+
+def _all_ended(snapshots: Mapping[str, Snapshot], one: Snapshot) -> bool:
+    """Say whether each topic that has brought rows of a snapshot has brought the last one."""
+    return all(other.last_at is not None for other in snapshots.values() if other.position == one.position)
+
+
+def _above(state: PartitionState, one: Snapshot) -> bool:
+    """Say whether a partition has brought a change that was committed after a snapshot of the same epoch."""
+    if state.major is None or state.minor is None or state.epoch != one.major >> EPOCH_SHIFT:
+        return False
+    return ((state.epoch << EPOCH_SHIFT) + state.major, state.minor // 2 * HALVES) > one.position
 
 
 def bounded(
@@ -93,83 +154,56 @@ def bounded(
     ends: Mapping[Partition, int],
     asked_ms: int,
 ) -> dict[str, Snapshot]:
-    """Give the snapshots with the ends that partitions must reach, where those were asked after the last row's commit.
+    """Give the snapshots with the ends to be reached, where those were asked after the commit that showed it over.
 
-    before: what the committed state says; ends: of Kafka, asked at asked_ms.
+    before: what the committed state says; ends: of all the stream's partitions, asked of Kafka at asked_ms.
     """
     made = dict(snapshots)
+    every = {f"{topic}/{number}": end for (topic, number), end in ends.items()}
     for topic, one in snapshots.items():
         held = before.get(topic)
-        committed = held is not None and held["last_at"] == one.last_at and one.last_at is not None
-        if one.ends is None and committed and asked_ms > (one.last_at or 0):
-            own = {str(number): end for (name, number), end in ends.items() if name == topic}
-            made[topic] = replace(one, ends=own) if own else one
+        committed = one.over_at is not None and held is not None and held.get("over_at") == one.over_at
+        if one.ends is None and committed and asked_ms > (one.over_at or 0) and any(name == topic for name, _ in ends):
+            made[topic] = replace(one, ends=every)
     return made
 
 
-def complete(snapshot: Snapshot, topic: str, progress: Mapping[Partition, int]) -> bool:
-    """Say whether nothing of a snapshot can still be under way, and it has not been compared yet."""
-    if snapshot.ends is None or snapshot.found is not None:
-        return False
-    return all(progress.get((topic, int(number)), -1) + 1 >= end for number, end in snapshot.ends.items())
-
-
-def vanished(table: IndexedTable, topic: str, floor: Floor) -> Ints:
-    """Give where the rows of current lie that a complete snapshot (its floor) does not hold; asks every entry.
-
-    A row of which the snapshot's own waits in quarantine, or a newer change, is there.
-    """
-    found = locations_below(table, topic, floor)
-    waiting = found[(found & REMEMBERS) != 0]
-    if len(waiting):
-        major, minor = read_memo(table.rows(waiting, ["_memo"])["_memo"]).stale
-        there = (major > floor[0]) | ((major == floor[0]) & (minor >= floor[1]))
-        found = np.setdiff1d(found, waiting[there])
-    locations: Ints = found & ~FLAGS
-    if "_deleted" in table.table.shape.columns.names:
-        kept = table.rows(locations, ["_deleted"])["_deleted"]
-        locations = locations[~kept.to_numpy()]
-    return locations
-
-
-def ending(table: IndexedTable, contract: Contract, locations: Ints, floor: Floor, events: Events) -> Events:
-    """Give the events with the end of the rows at locations, at the position of the snapshot that lacks them."""
-    keys = key_names(contract)
-    held = table.rows(locations, [*keys, "_topic"])
-    count = len(held)
-    time = pa.scalar(floor[2], pa.int64()).cast(events.rows.schema.field("_source_time").type)
-    told = {
-        **{name: held[name] for name in (*keys, "_topic")},
-        "_op": pa.repeat("d", count),
-        "_source_time": pa.repeat(time, count),
-        "_event_time": pa.repeat(time, count),
-    }
-    columns = [told.get(f.name, pa.nulls(count, f.type)) for f in events.rows.schema]
-    rows = pa.Table.from_arrays(columns, schema=events.rows.schema)
-    return Events(
-        pa.concat_tables([events.rows, rows]),
-        concat_keys([events.keys, keys_of([held[name] for name in keys])]),
-        np.concatenate([events.major, np.full(count, floor[0])]),
-        np.concatenate([events.minor, np.full(count, floor[1])]),
-        np.concatenate([events.what, np.full(count, DEAD, np.int8)]),
-        np.concatenate([events.weak, np.zeros(count, np.bool_)]),
-        {name: np.concatenate([marks, np.zeros(count, np.bool_)]) for name, marks in events.unset.items()},
-    )
-
-
 def settled(
-    contract: Contract, snapshots: Mapping[str, Snapshot], progress: Mapping[Partition, int], state: StreamState
+    contract: Contract,
+    snapshots: Mapping[str, Snapshot],
+    progress: Mapping[Partition, int],
+    batch: Batch,
+    state: StreamState,
 ) -> tuple[dict[str, Snapshot], dict[str, Floor]]:
     """Compare current with the snapshots that are complete; gives them, and those whose rows are to be removed now.
 
     Rows are removed when the contract says so and they are not too large a share of the table.
     """
+    complete = {
+        topic: one.floor
+        for topic, one in snapshots.items()
+        if one.over_at is not None
+        and one.ends is not None
+        and one.found is None
+        and _all_ended(snapshots, one)
+        and _reached(one.ends, progress)
+    }
+    if not complete:
+        return dict(snapshots), {}
     made, swept = dict(snapshots), {}
-    for topic, one in snapshots.items():
-        if complete(one, topic, progress):
-            found, rows = state.lost(topic, one.floor)
-            wanted = contract.state.vanished is Vanished.DELETE and found <= contract.state.vanished_share * rows
-            made[topic] = replace(one, found=found, removed=found if wanted else 0)
-            if wanted and found:
-                swept[topic] = one.floor
+    lost, rows = state.lost(complete, batch)
+    for topic, found in lost.items():
+        wanted = contract.state.vanished is Vanished.DELETE and found <= contract.state.vanished_share * rows
+        made[topic] = replace(snapshots[topic], ends={}, found=found, removed=found if wanted else 0)
+        if wanted and found:
+            swept[topic] = complete[topic]
     return made, swept
+
+
+def _reached(ends: Mapping[str, int], progress: Mapping[Partition, int]) -> bool:
+    return all(progress.get(_partition(name), -1) + 1 >= end for name, end in ends.items())
+
+
+def _partition(name: str) -> Partition:
+    topic, _, number = name.rpartition("/")
+    return topic, int(number)

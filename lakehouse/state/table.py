@@ -23,9 +23,9 @@ from lakehouse.shape import TableShape
 from lakehouse.state.columns import key_names, toastable
 from lakehouse.state.current import Current
 from lakehouse.state.entries import StateEntries
-from lakehouse.state.events import events_of, parsed_keys
+from lakehouse.state.events import Events, events_of, parsed_keys
 from lakehouse.state.history import History
-from lakehouse.state.snapshots import ending, vanished
+from lakehouse.state.vanished import ending, vanished
 
 ANCHOR, MEMORY = "current", "memory"
 
@@ -86,19 +86,27 @@ class StreamState:
         keys = keys.take(np.flatnonzero(marks))
         return keys.take(keys.groups()[1])
 
-    def lost(self, topic: str, floor: Floor) -> tuple[int, int]:
-        """Give how many rows of current a complete snapshot does not hold, and of how many rows."""
+    def lost(self, floors: Mapping[str, Floor], batch: Batch) -> tuple[dict[str, int], int]:
+        """Give how many rows of current some complete snapshots (topic -> floor) do not hold, and of how many rows.
+
+        batch: what is about to be committed; the rows that it brings are there.
+        """
         table = self.tables[ANCHOR]
         table.follow()
-        return len(vanished(table, topic, floor)), table.count()
+        events = self._events(batch)
+        found = {topic: len(vanished(table, topic, floor, events)) for topic, floor in floors.items()}
+        return found, table.count()
+
+    def _events(self, batch: Batch) -> Events:
+        return events_of(
+            self.contract, batch.rows, batch.withheld, self.writer.epochs, batch.highest, batch.begun, self.lane
+        )
 
     def _work_out(self, batch: Batch) -> dict[str, Change]:
         self._follow()
-        events = events_of(
-            self.contract, batch.rows, batch.withheld, self.writer.epochs, batch.highest, batch.begun, self.lane
-        )
+        events = self._events(batch)
         for topic, floor in batch.swept.items():
-            lost = vanished(self.tables[ANCHOR], topic, floor)
+            lost = vanished(self.tables[ANCHOR], topic, floor, events)
             events = ending(self.tables[ANCHOR], self.contract, lost, floor, events)
         now_us = time.time_ns() // 1000
         changes = self._current.outcome(events, now_us, batch.floors, batch.raised, afresh=batch.afresh)

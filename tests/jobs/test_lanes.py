@@ -143,7 +143,7 @@ class Works:
 @pytest.fixture
 def identity(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kafka says nothing of topics' ids and ends."""
-    monkeypatch.setattr("jobs.lanes.IdentityWatch", lambda _: SimpleNamespace(of=lambda _: None))
+    monkeypatch.setattr("jobs.lanes.IdentityWatch", lambda _: SimpleNamespace(of=lambda _, pattern: None))
 
 
 def current(lake: Lake) -> list[tuple[int, str | None]]:

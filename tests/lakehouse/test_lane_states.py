@@ -17,7 +17,9 @@ from tests.lakehouse.rows import NOW, TOPIC, contract, no_gaps, row, section, ta
 from tests.lakehouse.state.test_lanes import in_lanes
 
 P = ("t", 0)
-SNAPSHOT = {"major": 5, "minor": 0, "time": 1, "last_at": None, "ends": None, "found": None, "removed": 0}
+SNAPSHOT = {
+    "major": 5, "minor": 0, "time": 1, "last_at": None, "over_at": None, "ends": None, "found": None, "removed": 0,
+}  # fmt: skip
 
 
 def own(number: int, of: int = 2, **said: Any) -> AnchorState:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,6 +114,54 @@ def test_switched_off_nothing_is_looked_for(local: Lake) -> None:
     stream = followed(local, Vanished.OFF)
     state = stream.anchor.state()
     assert state is not None and state.snapshots == {}
+
+
+@pytest.mark.parametrize("policy", [Vanished.REPORT, Vanished.DELETE])
+def test_a_row_of_the_snapshot_in_the_commit_that_reaches_the_ends_has_not_vanished(
+    local: Lake, policy: Vanished
+) -> None:
+    stream = tables(local, contract(vanished=policy, vanished_share=0.5))
+    commit(stream, local, [change(n, n, 10 + n) for n in range(4)], NOW)
+    commit(stream, local, [read(4, 0, 100, word="last")], NOW + 1)
+    commit(stream, local, [change(5, 0, 300)], NOW + 2_000, {0: 6, 1: 2})
+    commit(stream, local, [read(0, 1, 100, 1), change(1, 2, 310, 1)], NOW + 3_000)
+    assert snapshot_of(stream)["found"] == 1
+    assert held(local, "docs", "id") == [(0,), (1,), (2,), *([(3,)] if policy is Vanished.REPORT else [])]
+
+
+@pytest.mark.parametrize("soft", [False, True])
+@pytest.mark.parametrize("values", [{}, {"n": 7}], ids=["as it was", "changed"])
+def test_a_row_of_the_snapshot_that_comes_after_its_own_end_wins(
+    tmp_path: Path, values: dict[str, Any], soft: bool
+) -> None:
+    """What was not in Kafka yet when it was asked for the ends is there all the same, as if it had come in time."""
+    found = []
+    of = contract(vanished=Vanished.DELETE, vanished_share=0.9, soft_deletes=soft)
+    for name, late in (("in time", False), ("late", True)):
+        lake = Lake.open(str(tmp_path / name))
+        stream = tables(lake, of)
+        mine = read(0, 1, 100, 1) | values | {"_source_time": 120_000}
+        commit(stream, lake, [change(n, n, 10 + n) for n in range(3)], NOW)
+        commit(stream, lake, [read(3, 0, 100, word="last"), *([] if late else [mine])], NOW + 1)
+        commit(stream, lake, [change(4, 0, 300)], NOW + 2_000, {0: 5, 1: 0 if late else 1})
+        assert held(lake, "docs", "id", "_deleted IS NOT TRUE" if soft else "true") == [(0,), *([] if late else [(1,)])]
+        commit(stream, lake, [change(5, 0, 310), *([mine] if late else [])], NOW + 3_000)
+        found.append(told_of(lake, 1, soft))
+        commit(stream, lake, [change(6, 1, 50, _op="u", n=3)], NOW + 4_000)  # before the snapshot
+        found.append(told_of(lake, 1, soft))
+        commit(stream, lake, [change(7, 1, 400, _op="d", n=None), change(8, 1, 410)], NOW + 5_000)
+        found.append(told_of(lake, 1, soft))
+    assert found[:3] == found[3:]
+    assert found[0][0] == [(values.get("n", 1), 100, 0, False)] and len(found[0][1]) == 1 + len(values)
+
+
+def told_of(lake: Lake, key: int, soft: bool) -> tuple[list[tuple[Any, ...]], list[tuple[Any, ...]]]:
+    """Give what current and history say of a key, positions and times included."""
+    times = "epoch_ms(_valid_from), epoch_ms(_valid_to), _is_current, _memo.begin_major, _memo.begin_minor"
+    return (
+        held(lake, "docs", f"n, _order_major, _order_minor, {'_deleted' if soft else 'false'}", f"id = {key}"),
+        held(lake, "docs_history", f"n, _order_major, _order_minor, {times}", f"id = {key}"),
+    )
 
 
 @pytest.mark.parametrize("restart", [False, True])
