@@ -16,12 +16,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from contracts.columns import WITHHELD_META
 from contracts.model import Contract, Vanished
 from lakehouse.anchor import Floor, PartitionState
 from lakehouse.groups import Ints, Partition
 from lakehouse.kind import Batch
 from lakehouse.order import EPOCH_SHIFT, HALVES, rank
 
+ASKED = [
+    "_op", "_snapshot", "_position_major", "_position_minor", "_previous_key", "_source_time", "_event_time", "_topic",
+    "_partition", "_offset",
+]  # fmt: skip
 LAST, LAST_OF_TOPIC = "last", "last_in_data_collection"  # row of all that the connector reads; of a topic
 
 
@@ -68,7 +73,7 @@ def observed(
 ) -> dict[str, Snapshot]:
     """Give the newest snapshot of each topic, with what a batch says of snapshots."""
     snapshots = {topic: Snapshot(**values) for topic, values in known.items()}
-    rows = _read(batch.rows)
+    rows = _read(batch)
     if contract.state.vanished is Vanished.OFF or not len(rows):
         return snapshots
     major, minor = rank(rows, epochs, batch.highest)
@@ -88,10 +93,11 @@ def observed(
     return snapshots
 
 
-def _read(rows: pa.Table) -> pa.Table:
-    """Give the rows of snapshots, those of incremental ones left out."""
-    if not len(rows) or rows["_snapshot"].null_count == len(rows):
-        return rows.slice(0, 0)
+def _read(batch: Batch) -> pa.Table:
+    """Give the rows of snapshots, those withheld among them and those of incremental ones left out."""
+    parts = [part.select(ASKED) for part in (batch.rows, batch.withheld) if len(part)]
+    told = [part for part in parts if part["_snapshot"].null_count < len(part)]
+    rows = pa.concat_tables(told) if told else WITHHELD_META.empty_table().select(ASKED)
     return rows.filter(
         pc.and_(pc.equal(rows["_op"], "r"), pc.fill_null(pc.not_equal(rows["_snapshot"], "incremental"), False))
     )

@@ -60,6 +60,16 @@ def test_a_change_that_is_filtered_dropped_or_refused_is_told_by_its_key() -> No
     assert found.withheld["_source_time"].null_count == 0
 
 
+@pytest.mark.parametrize("n", [5, 7, 10, "many"], ids=["filtered", "dropped", "refused by a rule", "unfit"])
+def test_a_row_of_a_snapshot_that_is_no_change_says_which_and_where(n: object) -> None:
+    told = change(row(1, n), "r")
+    told["source"] |= {"snapshot": "last", "sequence": '[null,"100"]'}
+    (found,) = refined([text(told)]).withheld.to_pylist()
+    names = ("_op", "_snapshot", "_position_major", "_position_minor", "_topic", "_offset")
+    assert [found[name] for name in names] == ["r", "last", None, 100, "shop.t", 0]
+    assert found["_source_time"] is not None
+
+
 @pytest.mark.parametrize(
     "value",
     [b"{", event(row(1, 10, None)), event({**row(1), "id": "x"}), event(None, "u"), event(None, "t"), None],

@@ -72,6 +72,23 @@ def test_a_row_whose_snapshot_waits_in_quarantine_has_not_vanished(local: Lake) 
     assert held(local, "docs", "id, _stale") == [(0, True), (1, False)]
 
 
+@pytest.mark.parametrize("kind", ["filtered", "dropped", "rejected"])
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_snapshot_ends_also_with_a_row_that_is_no_change(local: Lake, kind: str, alone: bool) -> None:
+    stream = tables(local, contract(vanished=Vanished.DELETE, vanished_share=1.0))
+    commit(stream, local, [change(n, n, 10 + n) for n in range(3)], NOW)
+    kept = [] if alone else [read(3, 0, 100)]
+    last = [read(4 - alone, 0 if alone else 1, 100, word="last") | {"_kind": kind}]
+    ranges = [Range(TOPIC, 0, 2, 3, 4 - alone, 2 - alone)]
+    made = section(kept, of=stream.contract, ranges=ranges, withheld=last)
+    stream.commit(write(local, made), gaps=no_gaps, now_ms=NOW + 1)
+    commit(stream, local, [change(5 - alone, 9, 300)], NOW + 2_000, {0: 6 - alone})
+    commit(stream, local, [change(6 - alone, 9, 310)], NOW + 3_000)
+    there = {0} if alone else {0, 1}
+    gone = {max(there)} if kind == "filtered" else set()
+    assert held(local, "docs", "id") == [(key,) for key in sorted({*there, 9} - gone)]
+
+
 def test_snapshots_of_a_database_with_files_are_compared_too(local: Lake) -> None:
     stream = tables(local, contract(vanished=Vanished.DELETE, vanished_share=0.9))
     commit(stream, local, [change(n, n, 10 + n) for n in range(3)], NOW)
