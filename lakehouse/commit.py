@@ -8,15 +8,17 @@ import uuid
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from contracts.columns import refined_schema
-from contracts.model import Contract
+from contracts.model import Contract, Start
 from lakehouse.added import effective
 from lakehouse.aggregates.following import delta_of
 from lakehouse.aggregates.table import LateTable
 from lakehouse.anchor import AnchorState, merged_floors
 from lakehouse.batches import Loaded, SectionCache, load
+from lakehouse.begins import read_begins
 from lakehouse.errors import CommitContested, EpochOver
 from lakehouse.identity import TopicIdentity, verify_identity
 from lakehouse.kinds import kinds_of, other_kinds
@@ -33,7 +35,7 @@ from lakehouse.state.table import StateTable
 from lakehouse.table import Contested
 from lakehouse.tables import INDEXED, AnyTable, KeptTable, followers_of, tables_of
 from lakehouse.tableset import TableSet
-from lakehouse.unread import is_pause, unread
+from lakehouse.unread import below, is_pause, unread
 from lakehouse.upkeep import BUDGET, Upkeep, Upkept
 from lakehouse.verdicts import Judged, judge
 
@@ -240,7 +242,7 @@ class StreamTables:
             judged = self._floored(judge(self.contract, loaded, state, self._epochs, now_ms, waiting), state)
             waiting = ()
             judged = self._sorted(judged, loaded)
-            snapshots, judged = self._compared(judged, state, identity, {**progress, **loaded.lasts}, now_ms)
+            snapshots, judged = self._compared(judged, state, identity, (progress, loaded.lasts, oracles[0]), now_ms)
             state = replace(self._stamped(state, steps, loaded, judged, identity), snapshots=snapshots)
             self._commit_tables(loaded, judged, state)
             progress |= loaded.lasts
@@ -291,10 +293,13 @@ class StreamTables:
         judged: Judged,
         state: AnchorState,
         identity: TopicIdentity | None,
-        progress: Mapping[Partition, int],
+        read: tuple[Mapping[Partition, int], Mapping[Partition, int], GapOracle],
         now_ms: int,
     ) -> tuple[dict[str, dict[str, Any]], Judged]:
-        """Follow the source's snapshots: what rows of current are in none of them, once they are complete."""
+        """Follow the source's snapshots: what rows of current are in none of them, once they are complete.
+
+        read: the progress before the batch, what it brings of it, and who knows of gaps.
+        """
         if not isinstance(self.anchor, StateTable):
             return {}, judged
         snapshots = observed(self.contract, judged.batch, state.snapshots, self._epochs, now_ms)
@@ -302,10 +307,19 @@ class StreamTables:
         if identity is not None:
             asked_ms = now_ms - int((time.monotonic() - identity.taken_at) * 1000)
             snapshots = bounded(snapshots, state.snapshots, identity.ends, asked_ms)
-        reached = {**self.anchor.progress(state.partitions), **progress}
-        snapshots, swept = settled(self.contract, snapshots, reached, judged.batch, self.anchor.stream)
+        progress, lasts, gaps = read
+        reached = {**self.anchor.progress(state.partitions), **progress, **lasts}
+        begins = partial(self._begins, {**state.topics, **(identity.ids if identity else {})})
+        left = partial(below, reached=reached, coming=lasts, begins=begins, gaps=gaps)
+        snapshots, swept = settled(self.contract, snapshots, left, judged.batch, self.anchor.stream)
         kept = {topic: one.to_json() for topic, one in snapshots.items()}
         return kept, replace(judged, batch=replace(judged.batch, swept=swept)) if swept else judged
+
+    def _begins(self, ids: Mapping[str, str]) -> Mapping[Partition, int]:
+        """Give where the stream begins in the partitions of topics (with their ids), as its first start recorded."""
+        if self.contract.start is Start.EARLIEST:
+            return {}
+        return read_begins(self._lake, self._pipeline, self.contract.stream, ids) or {}
 
     def _verify(self, state: AnchorState, identity: TopicIdentity | None) -> None:
         """Raise when the topics are not those that the tables were filled from, or their epoch is over."""

@@ -8,7 +8,7 @@ what stands below it is not in it: a row that moved to another topic would have 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Protocol
 
@@ -165,7 +165,7 @@ def bounded(
     before: what the committed state says; ends: of all the stream's partitions, asked of Kafka at asked_ms.
     """
     made = dict(snapshots)
-    every = {f"{topic}/{number}": end for (topic, number), end in ends.items()}
+    every = {_name(place): end for place, end in ends.items()}
     for topic, one in snapshots.items():
         held = before.get(topic)
         committed = one.over_at is not None and held is not None and held.get("over_at") == one.over_at
@@ -177,37 +177,51 @@ def bounded(
 def settled(
     contract: Contract,
     snapshots: Mapping[str, Snapshot],
-    progress: Mapping[Partition, int],
+    below: Callable[[Mapping[Partition, int]], Collection[Partition]],
     batch: Batch,
     state: StreamState,
 ) -> tuple[dict[str, Snapshot], dict[str, Floor]]:
     """Compare current with the snapshots that are complete; gives them, and those whose rows are to be removed now.
 
-    Rows are removed when the contract says so and they are not too large a share of the table.
+    below: gives the partitions with records that are not committed below some ends. Rows are removed when the contract
+    says so and they are not too large a share of the table.
     """
-    complete = {
-        topic: one.floor
-        for topic, one in snapshots.items()
-        if one.over_at is not None
-        and one.ends is not None
-        and one.found is None
-        and _all_ended(snapshots, one)
-        and _reached(one.ends, progress)
-    }
-    if not complete:
-        return dict(snapshots), {}
     made, swept = dict(snapshots), {}
-    lost, rows = state.lost(complete, batch)
+    complete: dict[str, Floor] = {}
+    for topic, one in _awaited(snapshots, below).items():
+        made[topic] = one
+        if not one.ends and _all_ended(snapshots, one):
+            complete[topic] = one.floor
+    lost, rows = state.lost(complete, batch) if complete else ({}, 0)
     for topic, found in lost.items():
         wanted = contract.state.vanished is Vanished.DELETE and found <= contract.state.vanished_share * rows
-        made[topic] = replace(snapshots[topic], ends={}, found=found, removed=found if wanted else 0)
+        made[topic] = replace(made[topic], found=found, removed=found if wanted else 0)
         if wanted and found:
             swept[topic] = complete[topic]
     return made, swept
 
 
-def _reached(ends: Mapping[str, int], progress: Mapping[Partition, int]) -> bool:
-    return all(progress.get(_partition(name), -1) + 1 >= end for name, end in ends.items())
+def _awaited(
+    snapshots: Mapping[str, Snapshot], below: Callable[[Mapping[Partition, int]], Collection[Partition]]
+) -> dict[str, Snapshot]:
+    """Give the snapshots that are not compared yet, each with the ends that are still to be reached."""
+    ends = {
+        topic: {_partition(name): end for name, end in one.ends.items()}
+        for topic, one in snapshots.items()
+        if one.over_at is not None and one.ends is not None and one.found is None
+    }
+    highest: dict[Partition, int] = {}
+    for own in ends.values():
+        highest |= {place: max(end, highest.get(place, end)) for place, end in own.items()}
+    left = set(below(highest)) if highest else set()
+    return {
+        topic: replace(snapshots[topic], ends={_name(place): end for place, end in own.items() if place in left})
+        for topic, own in ends.items()
+    }
+
+
+def _name(place: Partition) -> str:
+    return f"{place[0]}/{place[1]}"
 
 
 def _partition(name: str) -> Partition:

@@ -17,9 +17,9 @@ from lakehouse.dealing import deal
 from lakehouse.identity import TopicIdentity
 from lakehouse.lake import Lake
 from lakehouse.lanes import lanes
-from tests.lakehouse.rows import NOW, no_gaps, section, tables, write
+from tests.lakehouse.rows import NOW, section, tables, write
 from tests.lakehouse.state.source import contract
-from tests.lakehouse.state.test_snapshots import change, read
+from tests.lakehouse.state.test_snapshots import all_readable, change, read
 from tests.lakehouse.state.test_state_laws import LAW, held
 
 A, B, C = "shop.docs_a", "shop.docs_b", "shop.docs_c"
@@ -57,7 +57,8 @@ class Commits:
         identity = TopicIdentity(topics, self._reached | (ends or {}), time.monotonic())
         made = section(rows, of=self.of, prev=prev)
         for ref in write(self._lake, *deal(made, self.of)):
-            self._streams[ref.lane].commit([ref], gaps=no_gaps, now_ms=NOW + self._commits * 1000, identity=identity)
+            now_ms = NOW + self._commits * 1000
+            self._streams[ref.lane].commit([ref], gaps=all_readable, now_ms=now_ms, identity=identity)
 
     def found(self, topic: str) -> tuple[int | None, int]:
         """Give how many rows the topic's newest snapshot lacks, and how many of them were removed."""

@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
-from contracts.model import Storage, Vanished
+from contracts.model import Start, Storage, Vanished
+from lakehouse.begins import keep_begins
 from lakehouse.commit import StreamTables
 from lakehouse.identity import TopicIdentity
 from lakehouse.lake import Lake
+from lakehouse.plan import GapOracle
 from lakehouse.segments import Range
 from tests.lakehouse.rows import NOW, no_gaps, section, tables, write
 from tests.lakehouse.state.source import TOPIC, contract
@@ -34,7 +36,19 @@ def read(offset: int, key: int, position: int, partition: int = 0, word: str = "
     return change(offset, key, position, partition, _op="r", _position_major=None, _snapshot=word)
 
 
-def commit(stream: StreamTables, lake: Lake, rows: list[dict[str, Any]], now_ms: int, ends: dict | None = None) -> None:
+def all_readable(_topic: str, _partition: int, after: int, before: int) -> bool:
+    """Say that every offset is that of a record."""
+    return before - after > 1
+
+
+def commit(  # noqa: PLR0917
+    stream: StreamTables,
+    lake: Lake,
+    rows: list[dict[str, Any]],
+    now_ms: int,
+    ends: dict[int, int] | None = None,
+    gaps: GapOracle = all_readable,
+) -> None:
     firsts: dict[int, int] = {}
     for row in rows:
         firsts[row["_partition"]] = min(firsts.get(row["_partition"], row["_offset"]), row["_offset"])
@@ -42,7 +56,7 @@ def commit(stream: StreamTables, lake: Lake, rows: list[dict[str, Any]], now_ms:
     found = {(TOPIC, partition): end for partition, end in (ends or {}).items()}
     identity = TopicIdentity({TOPIC: "id"}, found, time.monotonic()) if ends else None
     stream.commit(
-        write(lake, section(rows, of=stream.contract, prev=prev)), gaps=no_gaps, now_ms=now_ms, identity=identity
+        write(lake, section(rows, of=stream.contract, prev=prev)), gaps=gaps, now_ms=now_ms, identity=identity
     )
 
 
@@ -144,6 +158,52 @@ def test_a_row_of_the_snapshot_in_the_commit_that_reaches_the_ends_has_not_vanis
     commit(stream, local, [read(0, 1, 100, 1), change(1, 2, 310, 1)], NOW + 3_000)
     assert snapshot_of(stream)["found"] == 1
     assert held(local, "docs", "id") == [(0,), (1,), (2,), *([(3,)] if policy is Vanished.REPORT else [])]
+
+
+def test_ends_below_which_nothing_is_readable_are_reached_and_kafka_is_asked_once(local: Lake) -> None:
+    asked = []
+
+    def readable(_topic: str, partition: int, after: int, before: int) -> bool:
+        asked.append((partition, after, before))
+        return partition == 3
+
+    stream = tables(local, contract(vanished=Vanished.DELETE, vanished_share=0.9))
+    commit(stream, local, [change(n, n, 10 + n) for n in range(3)] + [change(0, 9, 20, 1)], NOW)
+    commit(stream, local, [read(3, 0, 100), read(1, 9, 100, 1, "last")], NOW + 1)
+    # Behind partition 1's rows a transaction ends; all that partition 2 held is deleted; partition 3 is read late.
+    ends = {0: 5, 1: 3, 2: 700, 3: 1}
+    commit(stream, local, [change(4, 0, 300)], NOW + 2_000, ends, readable)
+    assert sorted(asked) == [(1, 1, 3), (2, -1, 700), (3, -1, 1)]
+    for n in range(2):
+        commit(stream, local, [change(5 + n, 0, 301 + n)], NOW + 3_000 + n, gaps=readable)
+    assert asked[3:] == [(3, -1, 1)] * 2 and held(local, "docs", "id") == [(0,), (1,), (2,), (9,)]
+    commit(stream, local, [read(0, 1, 100, 3)], NOW + 4_000, gaps=readable)
+    assert held(local, "docs", "id") == [(0,), (1,), (9,)]
+
+
+def test_kafka_is_not_asked_for_a_partition_whose_records_are_coming(local: Lake) -> None:
+    def readable(*_: Any) -> bool:
+        raise AssertionError("asked")
+
+    stream = tables(local, contract(vanished=Vanished.DELETE, vanished_share=0.9))
+    commit(stream, local, [change(n, n, 10 + n) for n in range(3)], NOW)
+    commit(stream, local, [read(3, 0, 100, word="last")], NOW + 1)
+    commit(stream, local, [change(4, 0, 300)], NOW + 2_000, {0: 7, 1: 3}, readable)
+    commit(stream, local, [change(5, 0, 301)], NOW + 3_000, gaps=readable)
+    assert held(local, "docs", "count(*)") == [(3,)]
+
+
+def test_records_before_the_streams_begin_are_not_waited_for(local: Lake) -> None:
+    of = dataclasses.replace(contract(vanished=Vanished.DELETE, vanished_share=0.9), start=Start.LATEST)
+    keep_begins(local, "test", "docs", {TOPIC: "id"}, {(TOPIC, 0): 0, (TOPIC, 1): 50, (TOPIC, 2): 50})
+    stream = tables(local, of)
+    commit(stream, local, [change(n, n, 10 + n) for n in range(3)], NOW)
+    commit(stream, local, [read(3, 0, 100, word="last")], NOW + 1)
+    commit(stream, local, [change(4, 0, 300)], NOW + 2_000, {0: 5, 1: 50, 2: 51})
+    assert held(local, "docs", "count(*)") == [(3,)]
+    made = section([read(50, 1, 100, 2), change(5, 0, 301)], of=of, prev={(TOPIC, 0): 4})
+    stream.commit(write(local, made), gaps=all_readable, now_ms=NOW + 3_000)
+    assert held(local, "docs", "id") == [(0,), (1,)]
 
 
 @pytest.mark.parametrize("soft", [False, True])
