@@ -67,6 +67,7 @@ class StreamStatus:
     partitions: tuple[PartitionStatus, ...]
     # topic -> rows of current that its newest snapshot does not hold, and how many of them were removed
     vanished: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    unsure: tuple[str, ...] = ()  # topics of which a row of that snapshot may be in quarantine, without a readable key
     facts: tuple[TableFacts, ...] = ()  # how worn its tables are
     asked: bool = False  # to merge files, and has not done it yet
     notes: tuple[str, ...] = ()  # where tables are not kept as the contract wants, and what to do
@@ -173,13 +174,18 @@ def _stream(
     watermark = state.anchor.watermark_ms if state.anchor else None
     return StreamStatus(
         contract.stream, word, reason, watermark, counts, age, state.versions, partitions, _vanished(state),
-        notes=state.notes,
+        _unsure(state), notes=state.notes,
     )  # fmt: skip
 
 
 def _vanished(state: Standing) -> dict[str, tuple[int, int]]:
     snapshots = state.anchor.snapshots if state.anchor else {}
     return {topic: (one["found"], one["removed"]) for topic, one in sorted(snapshots.items()) if one["found"]}
+
+
+def _unsure(state: Standing) -> tuple[str, ...]:
+    snapshots = state.anchor.snapshots if state.anchor else {}
+    return tuple(topic for topic, one in sorted(snapshots.items()) if one["found"] and one.get("keyless"))
 
 
 def _partition(partition: Partition, committed: int | None, ends: Mapping[Partition, int] | None) -> PartitionStatus:
@@ -221,7 +227,10 @@ def show_status(status: Status, console: Console) -> None:
         if missed := s.counts.get("missed"):
             console.print(f"{s.stream}_late: {missed:,} times a row was not counted in a window", highlight=False)
         for topic, (found, removed) in s.vanished.items():
-            done = "removed" if removed else "left as they are (`vanished: report`, or above `vanishedShare`)"
+            kept = "`vanished: report`, or above `vanishedShare`"
+            if topic in s.unsure:
+                kept = "a record in quarantine without a readable key may be one of them"
+            done = "removed" if removed else f"left as they are ({kept})"
             said = f"{s.stream}: the newest snapshot of {topic} lacks {found:,} rows of the table, {done}"
             console.print(said, highlight=False, markup=False)
     for said in (note for s in status.streams for note in s.notes):

@@ -1,8 +1,8 @@
 """A stream's section dealt out to its lanes: each gets the changes of its keys, and all of them the same ranges. Pure.
 
 What concerns no key (rejects, other records, truncates) is in the first lane, and so counts once. A lane that must know
-of a change of another one (a truncate; where an initial snapshot begins; the end of a key whose row goes on under a key
-of another lane) is told by a withheld change.
+of a change of another one (a truncate; where an initial snapshot begins; what was refused without its key and may be a
+row of one; the end of a key whose row goes on under a key of another lane) is told by a withheld change.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from lakehouse.merge.keys import keys_of
 from lakehouse.order import begun_in
 from lakehouse.segments import Section
 from lakehouse.state.columns import key_names
-from lakehouse.state.events import BEGUN, MOVED_KIND, TOLD, TRUNCATED, ended_keys
+from lakehouse.state.events import BEGUN, KEYLESS, MOVED_KIND, TOLD, TRUNCATED, ended_keys
+from lakehouse.state.snapshots import keyless
 
 
 def deal(section: Section, contract: Contract) -> list[Section]:
@@ -66,6 +67,7 @@ def _told(section: Section, contract: Contract, numbers: Ints) -> pa.Table:
     parts += [
         _shaped(rows.filter(pc.equal(rows["_op"], "t")), contract, TRUNCATED),
         _shaped(_first_read(rows), contract, BEGUN),
+        _shaped(keyless(section.rejects, withheld), contract, KEYLESS),
         _shaped(_moved(rows, numbers, contract), contract, MOVED_KIND),
     ]
     if len(withheld):

@@ -27,9 +27,9 @@ ALIVE, DEAD, NOTE, CELL, NOTHING = 0, 1, 2, 3, 4
 DELETES = pa.array(["d"])
 FILTERED = pa.array(["filtered"])
 # Kinds of withheld changes by which a lane learns what the table of changes gets from another: a truncate, where an
-# initial snapshot begins, and the end of a key whose row stands under another key now.
-TRUNCATED, BEGUN, MOVED_KIND = "truncated", "begun", "moved"
-MOVED, TOLD = pa.array([MOVED_KIND]), pa.array([TRUNCATED, BEGUN])
+# initial snapshot begins, what was refused without its key, and the end of a key whose row stands under another now.
+TRUNCATED, BEGUN, KEYLESS, MOVED_KIND = "truncated", "begun", "keyless", "moved"
+MOVED, TOLD = pa.array([MOVED_KIND]), pa.array([TRUNCATED, BEGUN, KEYLESS])
 
 
 @dataclass(frozen=True)

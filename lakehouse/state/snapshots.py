@@ -22,10 +22,12 @@ from lakehouse.anchor import Floor, PartitionState
 from lakehouse.groups import Ints, Partition
 from lakehouse.kind import Batch
 from lakehouse.order import EPOCH_SHIFT, HALVES, rank
+from lakehouse.state.events import KEYLESS
 
+COORDINATES = ["_topic", "_partition", "_offset"]
 ASKED = [
-    "_op", "_snapshot", "_position_major", "_position_minor", "_previous_key", "_source_time", "_event_time", "_topic",
-    "_partition", "_offset",
+    "_op", "_snapshot", "_position_major", "_position_minor", "_previous_key", "_source_time", "_event_time",
+    *COORDINATES,
 ]  # fmt: skip
 LAST, LAST_OF_TOPIC = "last", "last_in_data_collection"  # row of all that the connector reads; of a topic
 
@@ -50,6 +52,7 @@ class Snapshot:
     last_at: int | None = None  # ms: when the commit was made that holds its last row
     over_at: int | None = None  # ms: when the commit was made after which no topic can bring more of it
     ends: Mapping[str, int] | None = None  # topic/partition -> offset still to be reached; read after that commit
+    keyless: bool = False  # a record was refused meanwhile that may be a row of it, and whose key nobody knows
     found: int | None = None  # rows that are not in it
     removed: int = 0
 
@@ -73,10 +76,22 @@ def observed(
 ) -> dict[str, Snapshot]:
     """Give the newest snapshot of each topic, with what a batch says of snapshots."""
     snapshots = {topic: Snapshot(**values) for topic, values in known.items()}
-    rows = _read(batch)
-    if contract.state.vanished is Vanished.OFF or not len(rows):
+    if contract.state.vanished is Vanished.OFF:
         return snapshots
-    major, minor = rank(rows, epochs, batch.highest)
+    rows = _read(batch)
+    if len(rows):
+        snapshots = _followed(snapshots, rows, rank(rows, epochs, batch.highest), now_ms)
+    if _refused(contract, batch):
+        return {t: replace(one, keyless=True) if one.found is None else one for t, one in snapshots.items()}
+    return snapshots
+
+
+def _followed(
+    known: Mapping[str, Snapshot], rows: pa.Table, position: tuple[Ints, Ints], now_ms: int
+) -> dict[str, Snapshot]:
+    """Give the newest snapshot of each topic, with rows of snapshots that stand at positions."""
+    snapshots = dict(known)
+    major, minor = position
     times = pc.coalesce(rows["_source_time"], rows["_event_time"]).cast(pa.int64())
     for topic in pc.unique(rows["_topic"]).to_pylist():
         own = np.flatnonzero(pc.equal(rows["_topic"], topic).to_numpy())
@@ -109,6 +124,26 @@ def _lasts(rows: pa.Table, major: Ints, minor: Ints) -> set[tuple[str | None, tu
     told = rows.select(["_topic", "_snapshot"]).take(pa.array(where)).to_pylist()  # one a topic
     at = zip(major[where].tolist(), minor[where].tolist(), strict=True)
     return {(None if row["_snapshot"] == LAST else row["_topic"], place) for row, place in zip(told, at, strict=True)}
+
+
+def _refused(contract: Contract, batch: Batch) -> bool:
+    """Say whether a record was refused that may be a row of a snapshot, and whose key nobody knows."""
+    if contract.state.lanes == 1:
+        return len(keyless(batch.rejects, batch.withheld)) > 0
+    return KEYLESS in pc.unique(batch.withheld["_kind"]).to_pylist()  # what a lane is told: its rejects are not all
+
+
+def keyless(rejects: pa.Table, withheld: pa.Table) -> pa.Table:
+    """Give the refused records that may be rows of a snapshot, and whose key the withheld changes do not say."""
+    may = rejects.filter(pc.fill_null(pc.equal(rejects["_op"], "r"), True))
+    if not len(may):
+        return may
+    return may.filter(pc.invert(pc.is_in(_places(may), value_set=_places(withheld).combine_chunks())))
+
+
+def _places(rows: pa.Table) -> pa.ChunkedArray:
+    columns = [rows[name].cast(pa.string()) for name in COORDINATES]
+    return pc.binary_join_element_wise(*columns, "/")
 
 
 def ended(
@@ -184,7 +219,7 @@ def settled(
     """Compare current with the snapshots that are complete; gives them, and those whose rows are to be removed now.
 
     below: gives the partitions with records that are not committed below some ends. Rows are removed when the contract
-    says so and they are not too large a share of the table.
+    says so, they are not too large a share of the table, and it is known of each row of the snapshot which it is.
     """
     made, swept = dict(snapshots), {}
     complete: dict[str, Floor] = {}
@@ -194,8 +229,10 @@ def settled(
             complete[topic] = one.floor
     lost, rows = state.lost(complete, batch) if complete else ({}, 0)
     for topic, found in lost.items():
+        unsure = any(other.keyless for other in snapshots.values() if other.position == made[topic].position)
         wanted = contract.state.vanished is Vanished.DELETE and found <= contract.state.vanished_share * rows
-        made[topic] = replace(made[topic], found=found, removed=found if wanted else 0)
+        wanted &= not unsure
+        made[topic] = replace(made[topic], keyless=unsure, found=found, removed=found if wanted else 0)
         if wanted and found:
             swept[topic] = complete[topic]
     return made, swept

@@ -162,7 +162,8 @@ def test_each_lane_gets_the_changes_of_its_keys_and_all_the_same_ranges(tmp_path
     assert sorted(chain.from_iterable(found)) == list(range(40)) and all(len(own) > 4 for own in found)
     assert [(len(s.rejects), len(s.others)) for s in sections] == [(1, 1), (0, 0), (0, 0)]
     assert [s.rows["_op"].to_pylist().count("t") for s in sections] == [1, 0, 0]
-    assert [s.withheld["_kind"].to_pylist() if len(s.withheld) else [] for s in sections][1:] == [["truncated"]] * 2
+    told = [s.withheld["_kind"].to_pylist() if len(s.withheld) else [] for s in sections]
+    assert told[1:] == [["truncated", "keyless"]] * 2
     lines = [line_of(ref, EventClock(1_000)).split("\t") for (ref,) in refs.values()]
     assert [channel_lane(name) for name, _, _ in lines] == [("docs", Lane(n, 3)) for n in range(3)]
 

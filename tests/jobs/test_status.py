@@ -25,3 +25,13 @@ def test_rows_that_vanished_are_told(removed: int, said: str) -> None:
     assert f"docs: the newest snapshot of {TOPIC} lacks 7 rows of the table, {said}" in text
     assert "other" not in text
     assert found.as_dict()["streams"][0]["vanished"] == {TOPIC: (7, removed)}
+
+
+def test_it_is_told_why_rows_that_vanished_are_left(capsys: pytest.CaptureFixture[str]) -> None:
+    left = {"removed": 0, "keyless": True}
+    state = AnchorState("p", "docs", snapshots={TOPIC: {"found": 7, **left}, "other": {"found": 0, **left}})
+    found = status._stream(contract(), Standing(state), None, None, None)
+    show_status(Status("p", None, None, (found,)), Console(width=250))
+    told = capsys.readouterr().out
+    assert "left as they are (a record in quarantine without a readable key may be one of them)" in told
+    assert found.unsure == (TOPIC,)

@@ -18,7 +18,8 @@ from tests.lakehouse.state.test_lanes import in_lanes
 
 P = ("t", 0)
 SNAPSHOT = {
-    "major": 5, "minor": 0, "time": 1, "last_at": None, "over_at": None, "ends": None, "found": None, "removed": 0,
+    "major": 5, "minor": 0, "time": 1, "last_at": None, "over_at": None, "ends": None, "keyless": False, "found": None,
+    "removed": 0,
 }  # fmt: skip
 
 
