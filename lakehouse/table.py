@@ -11,7 +11,7 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 from contracts.columns import QUARANTINE
 from lakehouse.anchor import METADATA_KEY, AnchorState
 from lakehouse.appending import append
-from lakehouse.errors import LakehouseError
+from lakehouse.errors import CommitContested, LakehouseError
 from lakehouse.kind import AppendKind, Apply, Batch
 from lakehouse.lake import Lake
 from lakehouse.lane_states import verify_lanes
@@ -20,6 +20,7 @@ from lakehouse.progress import Partition, ProgressReader, Writer
 from lakehouse.shape import STATISTICS, TableShape
 from lakehouse.tail import LogTail
 
+EVOLVE_ATTEMPTS = 5
 LANE_RETRIES = 100  # of one append, against other lanes'
 
 
@@ -109,8 +110,19 @@ class StreamTable:
     def evolve(self) -> None:
         """Give the table the columns that the contract gained, in a commit of its own.
 
-        Raises KeyPinChanged or SchemaRefused when the table cannot become what the contract wants.
+        Raises KeyPinChanged or SchemaRefused when the table cannot become what the contract wants, CommitContested when
+        others won every attempt.
         """
+        for left in reversed(range(EVOLVE_ATTEMPTS)):
+            try:
+                self._evolve()
+                return
+            except CommitContested:
+                if not left:
+                    raise
+                self.open()
+
+    def _evolve(self) -> None:
         added, configuration = self.verify(), self.delta.metadata().configuration
         changed = {k: v for k, v in self.shape.configuration().items() if v is not None and configuration.get(k) != v}
         with self._lake.explained(f"change the columns of table {self.name}"):

@@ -40,10 +40,9 @@ from lakehouse.merge.reading import FileReader
 from lakehouse.merge.shaping import creation, evolution, retyped
 from lakehouse.progress import Partition, Writer
 from lakehouse.shape import STATISTICS, TableShape
-from lakehouse.table import Contested
+from lakehouse.table import EVOLVE_ATTEMPTS, Contested
 from lakehouse.tail import LogTail
 
-EVOLVE_ATTEMPTS = 5
 NOTHING_COPIED = Copied([], [])
 NOWHERE = np.empty(0, np.int64), np.empty(0, np.int64)
 ATTEMPTS = 100  # to put one commit on top of other lanes' ones
