@@ -85,7 +85,7 @@ class Current:
     def _truncated(self, rows: pa.Table, floor: Floor) -> pa.Table:
         """Give rows as a truncate leaves them where deleted rows stay."""
         left = rows.filter(pc.invert(rows["_deleted"]))
-        kept, count = rows.filter(rows["_deleted"]), len(left)
+        kept, count = shaped(rows.filter(rows["_deleted"]), self._schema, {}), len(left)
         ranks = {"_order_major": np.full(count, floor[0]), "_order_minor": np.full(count, floor[1])}
         told = {**ranks, "_deleted": pa.repeat(True, count), "_op": pa.repeat("t", count)}
         return pa.concat_tables([kept, shaped(left, self._schema, told)])
