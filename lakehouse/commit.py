@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from contracts.columns import refined_schema
+from contracts.columns import own_schema, refined_schema
 from contracts.model import Contract, Start
 from lakehouse.added import effective
 from lakehouse.aggregates.following import delta_of
@@ -30,6 +30,7 @@ from lakehouse.progress import Partition, Writer
 from lakehouse.segments import SectionRef
 from lakehouse.state.columns import toastable
 from lakehouse.state.floors import raised
+from lakehouse.state.settling import shaped
 from lakehouse.state.snapshots import bounded, ended, observed, settled
 from lakehouse.state.table import StateTable
 from lakehouse.table import Contested
@@ -138,9 +139,9 @@ class StreamTables:
         total: Counter[str] = Counter()
         retries = 0
         commits = 0
-        self.prepare()
         while True:
             try:
+                self.prepare()
                 for judged in self._chunks(refs, sections, (gaps, earliest), identity, now_ms):
                     total.update(judged.counts)
                     commits += 1
@@ -217,6 +218,7 @@ class StreamTables:
         changes = {kind: c for kind, c in self.anchor.stream.joined(state.floors).items() if not c.empty}
         for table in self.tables:
             if isinstance(table, StateTable) and table.kind.name in changes:
+                self._verify_columns(table)
                 table.complete(changes[table.kind.name], state if table is self.anchor else _without_state(state))
         self.anchor.stream.settled()
         return len(changes)
@@ -237,8 +239,7 @@ class StreamTables:
         self._verify(whole or state, identity)
         waiting = self._waiting(state, identity, partitions, oracles[0], now_ms)
         for steps in chunks_of(plan(refs, progress, *oracles), self._max_rows):
-            loaded = load(sections, steps)
-            self._verify_columns(loaded)
+            loaded = self._completed(load(sections, steps))
             judged = self._floored(judge(self.contract, loaded, state, self._epochs, now_ms, waiting), state)
             waiting = ()
             judged = self._sorted(judged, loaded)
@@ -263,13 +264,30 @@ class StreamTables:
         others = {p: end for p, end in identity.ends.items() if p not in read}
         return unread(others, self._progress(others, self.anchor.state()), gaps)
 
-    def _verify_columns(self, loaded: Loaded) -> None:
-        """Raise Contested when the stream has gained a column since the tables were prepared."""
-        gained = set(loaded.rows.column_names) - set(refined_schema(self.contract).names)
-        if gained:
-            self._prepared = False
-            self.prepare()
-            raise Contested(f"stream {self.contract.stream}: new columns {sorted(gained)}")
+    def _completed(self, loaded: Loaded) -> Loaded:
+        """Give a batch with all of the stream's columns: null in what was refined before one of them came.
+
+        Raises Contested when the stream has gained a column since the tables were prepared.
+        """
+        wanted = refined_schema(self.contract)
+        if loaded.rows.column_names == wanted.names:
+            return loaded
+        if gained := set(loaded.rows.column_names) - set(wanted.names):
+            raise self._outgrown(gained)
+        return replace(loaded, rows=shaped(loaded.rows, wanted, {}))
+
+    def _verify_columns(self, table: KeptTable) -> None:
+        """Raise Contested when another committer gave the table columns of the stream: ours would write null there."""
+        if not isinstance(table, StateTable):
+            return
+        unknown = set(table.columns.names) - set(table.shape.columns.names)
+        if gained := unknown & set(own_schema(effective(self._lake, self._written)).names if unknown else ()):
+            raise self._outgrown(gained)
+
+    def _outgrown(self, gained: Collection[str]) -> Contested:
+        """Let the tables be prepared again, with the columns that the stream gained; gives what to raise."""
+        self._prepared = False
+        return Contested(f"stream {self.contract.stream}: new columns {sorted(gained)}")
 
     def _floored(self, judged: Judged, state: AnchorState) -> Judged:
         """Give the batch with the floors that truncates set, before and in it."""
@@ -341,10 +359,12 @@ class StreamTables:
         for table in self.tables[:-1]:
             batch = table.lacking(judged.batch, loaded.cuts, loaded.lasts)
             if batch is not None:
+                self._verify_columns(table)
                 own = table.progress(loaded.lasts)
                 progress = {p: max(last, own.get(p, last)) for p, last in loaded.lasts.items()}
                 table.apply(batch, progress, _without_state(state))
         seen = {table.kind.name: (table.table_id, table.version) for table in self.tables[:-1]}
+        self._verify_columns(self.anchor)
         current = self.anchor if self.followers and isinstance(self.anchor, StateTable) else None
         delta = None if current is None else delta_of(current, judged.batch, self.followers)
         self.anchor.apply(judged.batch, loaded.lasts, replace(state, tables=seen))

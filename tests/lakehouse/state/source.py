@@ -63,6 +63,7 @@ class Source:
         self.random = random.Random(seed)
         self.contract = of
         self.keys = [field.name for field in of.key]
+        self.columns, self.toast = ["n", *TOAST], list(TOAST)
         self.rows: dict[Key, Row] = {}
         self.versions: dict[Key, list[tuple[int, int | None, Row]]] = {}  # key -> (from, to, row)
         self.events: list[Row] = []  # in the order of the source, with the partition each goes to
@@ -132,13 +133,13 @@ class Source:
         """Update a row so that a rule quarantines the change, or that it leaves the filter."""
         self._lsn += 10
         kind = self.random.choice(["rejected", "dropped", "filtered"])
-        unset = self.random.sample(TOAST, self.random.randint(0, len(TOAST)))
+        unset = self.random.sample(self.toast, self.random.randint(0, len(self.toast)))
         if kind == "filtered":
             self._close(key)
             self._outside[key] = self.rows.pop(key)
-            self._unkept.setdefault(key, set()).update(name for name in TOAST if name not in unset)
+            self._unkept.setdefault(key, set()).update(name for name in self.toast if name not in unset)
         else:
-            self._waiting.setdefault(key, []).append((self._lsn, [name for name in TOAST if name not in unset]))
+            self._waiting.setdefault(key, []).append((self._lsn, [name for name in self.toast if name not in unset]))
         self._send("u", dict(zip(self.keys, key, strict=True)), unset=unset, _kind=kind)
 
     def _outside_the_filter(self, key: Key) -> None:
@@ -151,17 +152,17 @@ class Source:
             self._unkept.pop(key)
             self._send("d", row)
         elif chance < 0.4:
-            unset = self.random.sample(TOAST, self.random.randint(0, len(TOAST)))
+            unset = self.random.sample(self.toast, self.random.randint(0, len(self.toast)))
             kind = self.random.choice(["rejected", "filtered"])
-            said = [name for name in TOAST if name not in unset]
+            said = [name for name in self.toast if name not in unset]
             if kind == "filtered":
                 self._unkept[key].update(said)
             else:
                 self._waiting.setdefault(key, []).append((self._lsn, said))
             self._send("u", dict(zip(self.keys, key, strict=True)), unset=unset, _kind=kind)
         else:
-            unset = self.random.sample(TOAST, self.random.randint(0, len(TOAST)))
-            said = {name: self._value(name) for name in ("n", *TOAST) if name not in unset}
+            unset = self.random.sample(self.toast, self.random.randint(0, len(self.toast)))
+            said = {name: self._value(name) for name in self.columns if name not in unset}
             self._unkept[key].difference_update(said)
             lost = dict.fromkeys(self._unkept[key])
             del self._outside[key]
@@ -185,7 +186,7 @@ class Source:
             key
             for key in self.rows
             for newest in [max((at for at, _ in self._waiting.get(key, ())), default=0)]
-            if any(self._hidden(key, name) for name in TOAST) or newest > self.versions[key][-1][0]
+            if any(self._hidden(key, name) for name in self.toast) or newest > self.versions[key][-1][0]
         )
 
     def _key(self) -> Key:
@@ -198,14 +199,14 @@ class Source:
         return self.random.choice([None, "", f"{name}-{self._lsn}", f"☃{self._lsn}" * 3])
 
     def _insert(self, key: Key) -> None:
-        row = dict(zip(self.keys, key, strict=True)) | {name: self._value(name) for name in ("n", *TOAST)}
+        row = dict(zip(self.keys, key, strict=True)) | {name: self._value(name) for name in self.columns}
         self._lsn += 10
         self._unkept.pop(key, None)
         self._open(key, row)
         self._send("c", row)
 
     def _update(self, key: Key) -> None:
-        changed = self.random.sample(["n", *TOAST], self.random.randint(1, 3))
+        changed = self.random.sample(self.columns, self.random.randint(1, 3))
         row = self.rows[key] | {name: self._value(name) for name in changed}
         self._lsn += 10
         self._close(key)
@@ -216,7 +217,7 @@ class Source:
         """Name the values that PostgreSQL would leave out: unchanged, large (here: any text at all)."""
         unkept = self._unkept.get(key, set())
         unkept.difference_update(changed)
-        return [name for name in TOAST if name not in changed and (row[name] or name in unkept)]
+        return [name for name in self.toast if name not in changed and (row[name] or name in unkept)]
 
     def _delete(self, key: Key) -> None:
         self._lsn += 10
@@ -227,7 +228,7 @@ class Source:
     def _rename(self, old: Key, new: Key) -> None:
         if new in self.rows or new in self._outside:
             return
-        changed = self.random.sample(["n", *TOAST], self.random.randint(0, 2))
+        changed = self.random.sample(self.columns, self.random.randint(0, 2))
         before = self.rows.pop(old)
         after = before | {name: self._value(name) for name in changed} | dict(zip(self.keys, new, strict=True))
         self._lsn += 10
@@ -238,7 +239,7 @@ class Source:
         self._unkept[new] = self._unkept.pop(old, set())
         hidden = [name for name in unset if self._hidden(old, name)]  # goes on with the value
         self._waiting.setdefault(new, []).append((self._lsn, hidden))
-        self._said[new] = dict.fromkeys(TOAST, self._lsn) | dict.fromkeys(hidden, self._lsn - 1)
+        self._said[new] = dict.fromkeys(self.toast, self._lsn) | dict.fromkeys(hidden, self._lsn - 1)
         self._send("c", after, unset=unset, _previous_key=self._json(old))
 
     def _open(self, key: Key, row: Row) -> None:
@@ -258,7 +259,7 @@ class Source:
         values |= dict.fromkeys(unset or ())
         if op in "cur" and "_kind" not in meta:
             said = self._said.setdefault(key, {})
-            said |= {name: self._lsn for name in TOAST if name not in (unset or ())}
+            said |= {name: self._lsn for name in self.toast if name not in (unset or ())}
         self.events.append(
             {
                 **values,

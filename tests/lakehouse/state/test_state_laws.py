@@ -24,7 +24,6 @@ from tests.reading import reader
 
 EXAMPLES = int(os.environ.get("TIDEGATE_LAW_EXAMPLES", "10"))  # hundreds find what ten do not: run them after a change
 LAW = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-COLUMNS = ("n", "body", "notes")
 STORAGES = st.sampled_from(Storage)
 
 
@@ -96,7 +95,7 @@ def keys(of: Contract) -> str:
 
 
 def expected_current(source: Source) -> list[tuple[Any, ...]]:
-    rows = [(*key, *(row[name] for name in COLUMNS)) for key, row in source.rows.items()]
+    rows = [(*key, *(row[name] for name in source.columns)) for key, row in source.rows.items()]
     return ordered(rows)
 
 
@@ -113,7 +112,7 @@ def expected_history(source: Source) -> list[tuple[Any, ...]]:
 
 
 def tracked_of(source: Source) -> tuple[str, ...]:
-    return source.contract.state.tracked or COLUMNS
+    return source.contract.state.tracked or tuple(source.columns)
 
 
 def ordered(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -125,7 +124,7 @@ def verify(source: Source, lake: Lake) -> None:
     deleted = "_deleted IS NOT TRUE" if source.contract.state.soft_deletes else "true"
     waits = held(lake, "docs", f"{own}, list_sort(_pending)", f"_pending IS NOT NULL AND {deleted}")
     assert waits == source.pending()
-    assert ordered(held(lake, "docs", f"{own}, n, body, notes", deleted)) == expected_current(source)
+    assert ordered(held(lake, "docs", f"{own}, {', '.join(source.columns)}", deleted)) == expected_current(source)
     assert held(lake, "docs", own, f"_stale AND {deleted}") == source.stale()
     times = "epoch_ms(_valid_from), epoch_ms(_valid_to), _is_current"
     assert ordered(held(lake, "docs_history", f"{own}, {times}, {', '.join(tracked_of(source))}")) == expected_history(
