@@ -1,15 +1,20 @@
-"""Random SQL on a real PostgreSQL through Debezium, Kafka and Flink: the current tables are what the database holds."""
+"""Random SQL on a real PostgreSQL through Debezium, Kafka and Flink: the current tables are what the database holds,
+and the histories are what it did."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import psycopg
+import pyarrow as pa
 import pytest
 
+from contracts.columns import own_schema
 from contracts.load import load_contracts
+from contracts.model import Contract
 from jobs.launch import Launch
 from jobs.stack import Stack
 from jobs.stack.capture import capture, release
@@ -17,6 +22,8 @@ from jobs.verify import verify
 from tests.flows.pipeline import Pipeline
 from tests.flows.streams import until
 from tests.flows.workload import CAPTURED, Workload, write_contracts
+from tests.flows.workload.changelog import log_changes, logged
+from tests.flows.workload.histories import Row, differences
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(900)]
 
@@ -41,8 +48,9 @@ def test_the_tables_follow_the_source_through_all_it_does(
     with psycopg.connect(chain.postgres_url, autocommit=True) as connection:
         connection.execute("DROP SCHEMA public CASCADE")
         connection.execute("CREATE SCHEMA public")
-    workload = Workload(chain.postgres_url, SEED)
-    workload.create()
+        workload = Workload(chain.postgres_url, SEED, truncates=True)
+        workload.create()
+        log_changes(connection)
     name = capture(chain, CAPTURED, encoding=encoding, prefix=prefix)
     contracts = write_contracts(tmp_path / "contracts", encoding)
     pipeline = Pipeline(chain, tmp_path / "lake", prefix)
@@ -56,7 +64,7 @@ def test_the_tables_follow_the_source_through_all_it_does(
         workload.run(30)
         chain.restart("connect")
         workload.run(30)
-        different = {}
+        different: dict[str, Sequence[object]] = {}
         for contract in load_contracts(contracts, dict(os.environ)):
             found = verify(
                 contract.stream, contracts, str(pipeline.lake), chain.postgres_url, wait_seconds=CATCH_UP_SECONDS
@@ -64,7 +72,29 @@ def test_the_tables_follow_the_source_through_all_it_does(
             assert found.comparison.waiting_table == 0
             if not found.comparison.equal:
                 different[contract.stream] = found.comparison.differences
+            elif untold := different_history(pipeline, contract):
+                different[f"{contract.stream}_history"] = untold[:20]
         assert different == {}, f"seed {SEED}, {dict(workload.done)}"
     finally:
         launch.cluster.cancel(job)
         release(chain, name)
+
+
+def different_history(pipeline: Pipeline, contract: Contract) -> list[str]:
+    """Say where a stream's history is not the source's changelog, once it had the time to become so."""
+    until = time.monotonic() + CATCH_UP_SECONDS
+    changes = logged(pipeline.stack.postgres_url, contract)
+    key, columns = [field.name for field in contract.key], own_schema(contract).names
+    while (found := differences(changes, history_of(pipeline, contract), key, columns)) and time.monotonic() < until:
+        time.sleep(2)
+    return found
+
+
+def history_of(pipeline: Pipeline, contract: Contract) -> list[Row]:
+    """Give the rows of a stream's history, the contract's columns as stored."""
+    with pipeline.query() as duck:
+        held: pa.Table = duck.execute(f"SELECT * FROM {contract.stream}_history").to_arrow_table()
+    for field in own_schema(contract):
+        held = held.set_column(held.schema.get_field_index(field.name), field, held[field.name].cast(field.type))
+    rows: list[Row] = held.to_pylist()
+    return rows
