@@ -5,6 +5,9 @@ the log's tail finds it. A partition is an array: [epoch, begins, highest event 
 minor (doubled, as lakehouse.resent composes it), when it was last active, end offset,
 LSN of the newest initial snapshot]; times in ms since the epoch.
 
+What was decided about the epochs of topics, and seen of them, is in `lives` (lakehouse.lives), which is left out where
+there is nothing to say.
+
 Where the stream has several lanes, the state holds what each lane's newest commit said of it (`parts`), and beside them
 what is true of the stream: see lakehouse.lane_states.
 """
@@ -16,6 +19,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
+
+from lakehouse.lives import Life, life_in
 
 Partition = tuple[str, int]  # topic, partition
 METADATA_KEY = "tidegate"
@@ -62,6 +67,7 @@ class AnchorState:
     awaited: Mapping[Partition, int] = field(default_factory=dict)  # that brought nothing yet -> since when (ms)
     floors: Floors = field(default_factory=dict)
     snapshots: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # topic -> its newest snapshot
+    lives: Mapping[str, Life] = field(default_factory=dict)  # by topic; asked for by life()
     lanes: int = 1  # of the stream
     parts: Mapping[int, AnchorState] = field(default_factory=dict)  # lane -> its own state; empty for one lane
     lane: int | None = None  # whose own state this is; None: the stream's
@@ -73,6 +79,10 @@ class AnchorState:
             epochs[topic] = max(state.epoch, epochs.get(topic, 0))
         return epochs
 
+    def life(self, topic: str) -> Life:
+        """Give what is known of a topic's epochs."""
+        return life_in(self.lives.get(topic), self.epochs().get(topic, 0))
+
     def to_json(self) -> str:
         """Give the state as JSON."""
         return orjson.dumps(self._fields()).decode()
@@ -81,6 +91,7 @@ class AnchorState:
         partitions: dict[str, dict[str, list[int | None]]] = {}
         for (topic, number), state in self.partitions.items():
             partitions.setdefault(topic, {})[str(number)] = state.to_list()
+        lives = {topic: life.to_json() for topic, life in self.lives.items()}
         several = {"lanes": self.lanes, "parts": {str(n): part._fields() for n, part in self.parts.items()}}
         return {
             "format": FORMAT,
@@ -98,6 +109,7 @@ class AnchorState:
             "awaited": [[*partition, since] for partition, since in self.awaited.items()],
             "floors": self.floors,
             "snapshots": self.snapshots,
+            **({"lives": lives} if lives else {}),
             **(several if self.lanes > 1 else {}),
         }
 
@@ -128,6 +140,7 @@ class AnchorState:
             awaited={(topic, number): since for topic, number, since in read.get("awaited", ())},
             floors={topic: tuple((f[0], f[1], f[2]) for f in own) for topic, own in read.get("floors", {}).items()},
             snapshots=read.get("snapshots", {}),
+            lives={topic: Life.from_json(life) for topic, life in read.get("lives", {}).items()},
             lanes=read.get("lanes", 1),
             parts={int(number): cls._of(part, int(number)) for number, part in read.get("parts", {}).items()},
             lane=lane,

@@ -150,14 +150,15 @@ class _Attempt:
         anchor, state = tables[-1], tables[-1].state()
         if state is None:
             raise NotBegun(f"stream {self._contract.stream} has committed nothing yet: there is nothing to repair.")
+        self._lives = {topic: state.life(topic) for topic in self._topics}
         waits = self._open_quarantine()
         changes = by_kind.get("changes")
         places = pa.concat_tables([part.select(PLACE) for part in (self._rows, self._rejects, self._others)])
-        stored = held_places(self._lake, changes, places)
-        held = among(self._rows, stored)
+        stored = held_places(self._lake, changes, places, self._in_life)
+        held = self._among(self._rows, stored)
         old = self._too_old(waits) & ~held
         new = self._rows.filter(pa.array(~held & ~old))
-        gone = among(self._told, stored) | among(self._told, self._rows.filter(pa.array(old)).select(PLACE))
+        gone = self._among(self._told, stored) | self._among(self._told, self._rows.filter(pa.array(old)).select(PLACE))
         batch = self._batch(new, self._told.filter(pa.array(~gone)), waits, state, changes)
         self._quarantine(by_kind.get("quarantine"), stored, state)
         self._commit_state(tables, batch, state)
@@ -173,6 +174,23 @@ class _Attempt:
         self._landed.too_old = [self._rows.filter(pa.array(old)).select(PLACE)]
 
     # --- what is known of the records
+
+    def _in_life(self, places: pa.Table) -> pa.Table:
+        """Give places with the first epoch since their topic was made for its later ones: an offset is there once.
+
+        Lanes that were not level begin an epoch at different offsets.
+        """
+        for topic, life in self._lives.items():
+            if life.begins:
+                later = pc.and_(pc.equal(places["_topic"], topic), pc.greater(places["_epoch"], life.start))
+                at = places.schema.get_field_index("_epoch")
+                first = pa.scalar(life.start, places.schema.field(at).type)
+                places = places.set_column(at, "_epoch", pc.if_else(later, first, places["_epoch"]))
+        return places
+
+    def _among(self, rows: pa.Table, places: pa.Table) -> Flags:
+        """Mark the rows whose place is among others, whatever the epoch is called."""
+        return among(self._in_life(rows), self._in_life(places))
 
     def _open_quarantine(self) -> pa.Table | None:
         """Give all records that wait, with their epoch; None for a stream that keeps no quarantine."""
@@ -192,7 +210,7 @@ class _Attempt:
             return np.zeros(len(self._rows), np.bool_)
         came = self._rows["_kafka_time"].cast(pa.int64()).combine_chunks()
         if waits is not None:
-            at = pc.index_in(texts(self._rows), value_set=texts(waits))
+            at = pc.index_in(texts(self._in_life(self._rows)), value_set=texts(self._in_life(waits)))
             came = pc.coalesce(waits["_ingested_at"].cast(pa.int64()).combine_chunks().take(at), came)
         bound = (self._now_ms - self._contract.state.delete_memory_ms) * 1000
         marks: Flags = pc.fill_null(pc.less(came, bound), True).to_numpy(zero_copy_only=False)
@@ -254,7 +272,9 @@ class _Attempt:
         asked = pc.any(pc.and_(first, pc.is_valid(new["_position_minor"]))).as_py()
         if not asked or "changes" not in self._contract.tables:
             return NOTHING_BEGUN
-        return begun_of(self._lake, f"{self._contract.stream}_changes")
+        begun = begun_of(self._lake, f"{self._contract.stream}_changes")
+        every = ((epoch, p, own) for epoch, known in begun.items() for p, own in known.items())
+        return {p: own for epoch, p, own in every if self._epochs.get(p[0], 0) == epoch}
 
     def _notes(self, new: pa.Table, told: pa.Table, waits: pa.Table | None) -> tuple[bool, pa.Table]:
         """Give what else waits of the keys, and whether that is all: then what rows say of it is told anew.
@@ -266,7 +286,7 @@ class _Attempt:
         if waits is None or drops or not self._contract.keeps_state or not (len(new) or len(told)):
             return False, nothing
         leaves = pa.concat_tables([part.select(PLACE) for part in (new, self._others)])
-        left = waits.filter(pa.array(~among(waits, leaves)))
+        left = waits.filter(pa.array(~self._among(waits, leaves)))
         left = left.filter(pc.and_(pc.is_valid(left["_key"]), pc.is_valid(left["_op"])))
         notes = pa.concat_tables([nothing, *self._by_epoch(left)], promote_options="default")
         if not len(notes):
@@ -293,7 +313,7 @@ class _Attempt:
         every = self._landing._waiting.rows([*PLACE], resolved=True)
         every = every.set_column(3, every.schema.field("_epoch"), pc.fill_null(every["_epoch"], 0))
         known = pa.concat_tables([stored, every.select(PLACE)], promote_options="permissive")
-        rejects = self._rejects.filter(pa.array(~among(self._rejects, known)))
+        rejects = self._rejects.filter(pa.array(~self._among(self._rejects, known)))
         if len(rejects) and table.version == self._landing._waiting.version:
             ids = {replay_id(state.pipeline, state.stream): self._now_ms}
             table.add(Batch(self._rows.slice(0, 0), rejects), ids, self._repeated(table, state, {}))
@@ -322,8 +342,8 @@ class _Attempt:
     def _mark(self, waits: pa.Table | None, landed: pa.Table, old: pa.Table) -> None:
         """Tell which times were touched, also of rows that a run before may have left, then mark what is resolved."""
         done = pa.concat_tables([part.select(PLACE) for part in (self._rows, self._others)])
-        done = done.filter(pa.array(~among(done, old.select(PLACE))))
-        resolved = None if waits is None else waits.filter(pa.array(among(waits, done)))
+        done = done.filter(pa.array(~self._among(done, old.select(PLACE))))
+        resolved = None if waits is None else waits.filter(pa.array(self._among(waits, done)))
         times = landed["_event_time"].cast(pa.int64())
         if len(times):  # one without an event time is in no window, which <stream>_late has to say
             first, last = (int(value or 0) // 1000 for value in pc.min_max(times).as_py().values())

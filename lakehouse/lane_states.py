@@ -14,6 +14,7 @@ from typing import Any
 from lakehouse.anchor import AnchorState, Partition, PartitionState, merged_floors
 from lakehouse.errors import LanesOver
 from lakehouse.lanes import Lane
+from lakehouse.lives import merged_lives
 
 NOTHING_FOUND = {"found": 0, "removed": 0}
 
@@ -25,23 +26,24 @@ def put_together(own: AnchorState, newest: AnchorState | None) -> AnchorState:
     """
     if own.lane is None:
         return own
-    part = replace(own, lanes=1, tables={})
+    part = replace(own, lanes=1, tables={}, lives={})
     parts = {**(newest.parts if newest else {}), own.lane: part}
     tables = dict(newest.tables) if newest else {}
     for kind, (table, version) in own.tables.items():
         seen = tables.get(kind)
         tables[kind] = (table, max(version, seen[1]) if seen and seen[0] == table else version)
     topics = {**(newest.topics if newest else {}), **own.topics}
-    return replace(_stream(own, parts, own.lanes), tables=tables, topics=topics)
+    lives = merged_lives(own.lives, newest.lives if newest else {})
+    return replace(_stream(own, parts, own.lanes), tables=tables, topics=topics, lives=lives)
 
 
 def part_of(state: AnchorState, lane: Lane) -> AnchorState:
-    """Give what the stream's state says for one lane; what is the stream's own (topics, snapshots) in it."""
+    """Give what the stream's state says for one lane; what is the stream's own (topics, lives, snapshots) in it."""
     if lane.alone:
         return state
     part = state.parts.get(lane.number) or AnchorState(state.pipeline, state.stream, lane=lane.number)
     snapshots = {topic: _for_lane(one, part.snapshots.get(topic)) for topic, one in state.snapshots.items()}
-    return replace(part, lanes=lane.of, topics=state.topics, snapshots=snapshots)
+    return replace(part, lanes=lane.of, topics=state.topics, lives=state.lives, snapshots=snapshots)
 
 
 def verify_lanes(state: AnchorState | None, lane: Lane) -> None:
@@ -61,7 +63,7 @@ def dealt(state: AnchorState, lanes: Sequence[Lane]) -> AnchorState:
     others = {
         topic: {**one, **({} if one["found"] is None else NOTHING_FOUND)} for topic, one in state.snapshots.items()
     }
-    first = replace(whole, tables={}, lane=0)
+    first = replace(whole, tables={}, lives={}, lane=0)
     rest = {lane.number: replace(first, counts={}, snapshots=others, lane=lane.number) for lane in lanes[1:]}
     return replace(whole, lanes=len(lanes), parts={0: first, **rest})
 

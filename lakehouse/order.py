@@ -15,8 +15,9 @@ A change's rank is a pair of int64 that compares as a pair:
 - A row without any position takes the highest one that its partition brought before.
 - The end of a row that a snapshot does not hold stands just below the snapshot's rows: one less in the second number,
   with half 3, which nothing else has. A row of that snapshot that comes after it wins, and shows that it was no end.
-- The epoch counts the lives of a topic: after a restored database positions begin again, its changes go to a topic made
-  again, and the new epoch ranks above all of the old one.
+- The epoch counts the lives of a topic, and of the source in it: the next one begins with a topic made again, or where
+  an operator said that the positions of the source began again in the same topic (lakehouse/epochs.py). It ranks above
+  all of the epochs before.
 """
 
 from __future__ import annotations

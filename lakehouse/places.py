@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -31,8 +33,10 @@ def among(rows: pa.Table, places: pa.Table) -> Flags:
     return marks
 
 
-def held_places(lake: Lake, changes: KeptTable | None, places: pa.Table) -> pa.Table:
-    """Give those of the places that the changes hold, at their snapshot."""
+def held_places(
+    lake: Lake, changes: KeptTable | None, places: pa.Table, told: Callable[[pa.Table], pa.Table]
+) -> pa.Table:
+    """Give those of the places that the changes hold, at their snapshot; told: what of two places is compared."""
     if changes is None or not len(places):
         return places.slice(0, 0)
     assert isinstance(changes, StreamTable)
@@ -43,7 +47,7 @@ def held_places(lake: Lake, changes: KeptTable | None, places: pa.Table) -> pa.T
         for part in whole.to_batches(columns=PLACE, filter=_around(places)):
             found.append(part.filter(pc.is_in(part["_offset"], value_set=offsets)))
     held = pa.Table.from_batches(found).cast(places.schema) if found else places.slice(0, 0)
-    return held.filter(pa.array(among(held, places)))
+    return held.filter(pa.array(among(told(held), told(places))))
 
 
 def of_partition(partition: Partition) -> ds.Expression:

@@ -48,6 +48,13 @@ def levels_of(lake: Lake, contract: Contract, pipeline: str) -> Levels | None:
     return None if opened is None else opened.levels()
 
 
+def levels_now(lake: Lake, contract: Contract, pipeline: str) -> Levels | None:
+    """Give how far the lanes are that a stream has; None when its tables do not say it."""
+    tables, states = _read(lake, contract, pipeline)
+    anchor = states.get(_anchor_name(contract))
+    return None if anchor is None else _Opened(pipeline, tables, anchor).levels()
+
+
 def change_lanes(lake: Lake, contract: Contract, pipeline: str) -> None:
     """Give a stream whose lanes are level the contract's number of them. No committer of it may run.
 
@@ -125,19 +132,31 @@ class _Opened:
 
 def _opened(lake: Lake, contract: Contract, pipeline: str) -> _Opened | None:
     """Give the stream's tables when one of them has not as many lanes as the contract wants."""
-    epochs: dict[str, int] = {}
-    made = tables_of(lake, contract, kinds_of(contract), Writer(pipeline, epochs), {})
-    tables = [table for table in made if table.open()]
-    states = {table.name: state for table in tables if (state := table.state()) is not None}
+    tables, states = _read(lake, contract, pipeline)
     if all(state.lanes == contract.state.lanes for state in states.values()):
         return None
-    anchor = states.get(made[-1].name)
+    name = _anchor_name(contract)
+    anchor = states.get(name)
     if anchor is None or not anchor.partitions:
         counts = ", ".join(sorted({str(state.lanes) for state in states.values()}))
         raise LanesRefused(
             f"stream {contract.stream}: the contract wants {contract.state.lanes} lanes, tables have {counts}, and the "
-            f"table {made[-1].name}, whose progress is the stream's, says nothing yet. Set `tables` and `lanes` as "
+            f"table {name}, whose progress is the stream's, says nothing yet. Set `tables` and `lanes` as "
             "they were, start the pipeline until it has caught up, then change the lanes alone."
         )
-    epochs.update(anchor.epochs())
     return _Opened(pipeline, tables, anchor)
+
+
+def _read(lake: Lake, contract: Contract, pipeline: str) -> tuple[list[KeptTable], dict[str, AnchorState]]:
+    """Open the stream's tables that are there, the anchor last; give them and the states of those that were filled."""
+    epochs: dict[str, int] = {}
+    made = tables_of(lake, contract, kinds_of(contract), Writer(pipeline, epochs), {})
+    tables = [table for table in made if table.open()]
+    states = {table.name: state for table in tables if (state := table.state()) is not None}
+    if (anchor := states.get(made[-1].name)) is not None:
+        epochs.update(anchor.epochs())
+    return tables, states
+
+
+def _anchor_name(contract: Contract) -> str:
+    return kinds_of(contract)[-1].table_name(contract.stream)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 from contracts.model import Contract, Start
 from lakehouse.added import effective
-from lakehouse.anchor import AnchorState, Partition
+from lakehouse.anchor import AnchorState, Partition, PartitionState
 from lakehouse.errors import FatalError
-from lakehouse.kinds import kinds_of
+from lakehouse.kinds import kinds_of, other_kinds
 from lakehouse.lake import Lake
 from lakehouse.lanes import lanes
 from lakehouse.merge.merge_table import MergeTable
@@ -29,10 +29,23 @@ class Standing:
     versions: Mapping[str, int] = field(default_factory=dict)  # table name -> version
     committed_at_ms: int | None = None  # when the anchor was last committed
     notes: tuple[str, ...] = ()  # where the tables are not kept as the contract wants, and what to do
+    former: AnchorState | None = None  # of the table that was the anchor, where the contract makes another one it
+
+    @property
+    def begun(self) -> Mapping[Partition, PartitionState]:
+        """Give the partitions that the stream has committed anything of."""
+        said = self.former or self.anchor
+        return said.partitions if said else {}
+
+    @property
+    def epochs(self) -> dict[str, int]:
+        """Give the epoch of each topic as last committed."""
+        said = self.former or self.anchor
+        return said.epochs() if said else {}
 
     def epoch(self, topic: str) -> int:
         """Give the topic's epoch as last committed."""
-        return self.anchor.epochs().get(topic, 0) if self.anchor else 0
+        return self.epochs.get(topic, 0)
 
     def progress_in(self, epochs: Mapping[str, int]) -> dict[Partition, int]:
         """Give the progress in these epochs of the topics (0 where not named): an earlier epoch's is none."""
@@ -52,10 +65,21 @@ def standing_of(lake: Lake, contract: Contract, pipeline: str) -> Standing:
     notes = tuple(_notes(contract, [table for table in tables if table.name in versions]))
     anchor = tables[-1]
     state = anchor.state() if anchor.name in versions else None
+    former = None if state is not None and state.partitions else _former(lake, contract, pipeline, tables, versions)
     if state is None:
-        return Standing(versions=versions, notes=notes)
+        return Standing(versions=versions, notes=notes, former=former)
     epochs.update(state.epochs())
-    return Standing(state, stream_progress(anchor, state), versions, anchor.committed_ms(), notes)
+    return Standing(state, stream_progress(anchor, state), versions, anchor.committed_ms(), notes, former)
+
+
+def _former(
+    lake: Lake, contract: Contract, pipeline: str, tables: Sequence[KeptTable], versions: Mapping[str, int]
+) -> AnchorState | None:
+    """Give what the table says that was the anchor of a stream whose present one says nothing yet."""
+    others = tables_of(lake, contract, other_kinds(contract), Writer(pipeline), {})
+    there = [*(table for table in tables if table.name in versions), *(table for table in others if table.open())]
+    said = [state for table in there if (state := table.state()) is not None and state.partitions]
+    return max(said, key=lambda state: sum(state.epochs().values()), default=None)
 
 
 def _notes(contract: Contract, tables: Sequence[KeptTable]) -> Iterator[str]:

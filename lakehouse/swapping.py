@@ -110,11 +110,12 @@ def _verify_whole(contract: Contract, anchor: _Pair, other: AnchorState) -> None
         return
     for partition, known in sorted(own.partitions.items()):
         begins = other.partitions[partition].begins if partition in other.partitions else None
-        if begins is None or begins > known.begins or known.epoch > 0:
+        earlier = own.life(partition[0]).start > 0
+        if begins is None or begins > known.begins or earlier:
             topic, number = partition
             raise SwapRefused(
                 f"stream {contract.stream}: its tables hold topic {topic} partition {number} from "
-                f"{'an earlier life of the topic' if known.epoch else f'offset {known.begins}'} on, the version from "
+                f"{'an earlier life of the topic' if earlier else f'offset {known.begins}'} on, the version from "
                 f"{'nowhere' if begins is None else f'offset {begins}'} on: what Kafka no longer had would be gone. "
                 "Keep both, or swap with --accept-loss."
             )

@@ -48,16 +48,17 @@ def build(
     """
     floors: dict[str, tuple[Floor, ...]] = {}
     begun = begun_of(lake, changes)
-    for rows in batches_of(lake, changes):
-        batch = Batch(rows, QUARANTINE.empty_table(), begun=begun)
+    for epoch, rows in _by_epoch(batches_of(lake, changes)):  # a snapshot ranks the changes of its own epoch
+        batch = Batch(rows, QUARANTINE.empty_table(), begun=begun.get(epoch, {}))
         new = raised(contract, batch, epochs)
         floors = merged_floors(floors, new)
         _fill(tables, replace(batch, floors=floors, raised=merged_floors({}, new)))
-    for rejects in batches_of(lake, quarantine):
+    for epoch, rejects in _by_epoch(batches_of(lake, quarantine)):
         waits = waiting(rejects.filter(pc.is_null(rejects[RESOLVED_AT])), contract)
         if len(waits):
-            none = Batch(_nothing(lake, changes), QUARANTINE.empty_table(), waits, begun=begun, floors=floors)
-            _fill(tables, none)
+            waits = waits.append_column("_epoch", pa.repeat(pa.scalar(epoch, pa.int32()), len(waits)))
+            own, nothing = begun.get(epoch, {}), _nothing(lake, changes)
+            _fill(tables, Batch(nothing, QUARANTINE.empty_table(), waits, begun=own, floors=floors))
     return floors
 
 
@@ -67,15 +68,24 @@ def _fill(tables: Sequence[StateTable], batch: Batch) -> None:
         table.fill(batch)
 
 
-def begun_of(lake: Lake, changes: str) -> Begun:
-    """Give the initial snapshots that the changes hold: rows come in no order, but must be ranked by them."""
-    begun: dict[Partition, list[tuple[int, int]]] = {}
-    columns = ["_snapshot", "_position_major", "_position_minor", "_topic", "_partition", "_offset"]
-    for rows in batches_of(lake, changes, columns):
+def _by_epoch(tables: Iterable[pa.Table]) -> Iterator[tuple[int, pa.Table]]:
+    """Give rows that have epochs (null: 0) by epoch."""
+    for rows in tables:
+        epochs = pc.fill_null(rows["_epoch"], 0)
+        for epoch in sorted(pc.unique(epochs).to_pylist()):
+            yield epoch, rows.filter(pc.equal(epochs, epoch))
+
+
+def begun_of(lake: Lake, changes: str) -> dict[int, Begun]:
+    """Give the initial snapshots that the changes hold, by epoch: rows come in no order, but must be ranked by them."""
+    begun: dict[int, dict[Partition, list[tuple[int, int]]]] = {}
+    columns = ["_snapshot", "_position_major", "_position_minor", "_topic", "_partition", "_offset", "_epoch"]
+    for epoch, rows in _by_epoch(batches_of(lake, changes, columns)):
+        known = begun.setdefault(epoch, {})
         for partition, own in begun_in(rows).items():
-            lowest = {lsn: at for at, lsn in sorted([*begun.get(partition, ()), *own], reverse=True)}
-            begun[partition] = [(at, lsn) for lsn, at in lowest.items()]
-    return begun
+            lowest = {lsn: at for at, lsn in sorted([*known.get(partition, ()), *own], reverse=True)}
+            known[partition] = [(at, lsn) for lsn, at in lowest.items()]
+    return dict(begun)
 
 
 def batches_of(lake: Lake, table: str, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:

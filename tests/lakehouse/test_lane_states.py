@@ -12,6 +12,7 @@ from lakehouse.errors import LanesOver, RetentionLoss
 from lakehouse.lake import Lake
 from lakehouse.lane_states import dealt, part_of, put_together, verify_lanes
 from lakehouse.lanes import WHOLE, Lane, lanes
+from lakehouse.lives import Life, Restart
 from lakehouse.standing import standing_of
 from tests.lakehouse.rows import NOW, TOPIC, contract, no_gaps, row, section, tables, write
 from tests.lakehouse.state.test_lanes import in_lanes
@@ -57,6 +58,27 @@ def test_a_snapshot_is_compared_once_every_lane_has_compared_its_keys() -> None:
     both = put_together(own(0, snapshots={"t": {**found, "found": 1}}), half)
     assert (both.snapshots["t"]["found"], both.snapshots["t"]["removed"]) == (3, 4)
     assert sum(part.snapshots["t"]["found"] for part in dealt(both, lanes(3)).parts.values()) == 3
+
+
+def test_what_was_decided_of_epochs_is_the_stream_s_and_of_restarts_the_first_counts() -> None:
+    one, other = (own(n, partitions={P: PartitionState(1, 0)}) for n in range(2))
+    told = {"t": Life(1, ({0: 3},), asked=True, restarts={0: Restart(9, 50, 0, 7), 1: Restart(4, 50, 0)})}
+    state = put_together(replace(one, lives=told), None)
+    seen = part_of(state, Lane(1, 2))
+    assert seen.lives == told and told["t"] == AnchorState.from_json(state.to_json()).life("t")
+    assert state.parts[0].lives == {}
+    restarts = {0: Restart(8, 50, 0), 1: Restart(5, 50, 0)}
+    both = put_together(replace(other, lives={"t": replace(told["t"], asked=False, restarts=restarts)}), state)
+    assert both.life("t") == replace(told["t"], restarts={0: Restart(8, 50, 0), 1: Restart(4, 50, 0)})
+    later = put_together(replace(other, partitions={P: PartitionState(2, 0)}, lives={"t": Life(2)}), both)
+    assert later.lives["t"] == Life(2) and put_together(replace(one, lives=told), later).lives["t"] == Life(2)
+    assert dealt(both, lanes(1)).lives == both.lives == part_of(dealt(both, lanes(3)), Lane(2, 3)).lives
+
+
+def test_what_is_said_of_an_epoch_that_is_over_holds_no_more() -> None:
+    state = AnchorState("p", "s", partitions={P: PartitionState(2, 0)}, lives={"t": Life(1, ({0: 3},))})
+    assert state.life("t") == Life(2, asked=True) and state.life("other") == Life(0)
+    assert "lives" not in AnchorState("p", "s").to_json()
 
 
 def test_new_lanes_go_on_from_what_all_old_ones_saw() -> None:
