@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from contracts.columns import WITHHELD_META
 from lakehouse.groups import group_rows
+from lakehouse.kind import within
 from lakehouse.lake import Lake
 from lakehouse.plan import Step
 from lakehouse.progress import Partition
@@ -55,6 +56,21 @@ class Loaded:
     records: int  # covered, before trimming
     # contracts.columns.withheld_schema; without the key's columns when empty
     withheld: pa.Table = field(default_factory=WITHHELD_META.empty_table)
+
+    def up_to(self, lasts: Mapping[Partition, int]) -> Loaded:
+        """Give what lies at or below each partition's last offset."""
+        left = {p: last for p, last in lasts.items() if last >= self.firsts[p]}
+        return replace(
+            self,
+            rows=within(self.rows, left),
+            rejects=within(self.rejects, left),
+            others=within(self.others, left),
+            topics=tuple(sorted({topic for topic, _ in left})),
+            cuts={p: self.cuts[p] for p in left},
+            firsts={p: self.firsts[p] for p in left},
+            lasts=left,
+            withheld=within(self.withheld, left),
+        )
 
 
 def load(cache: SectionCache, steps: Sequence[Step]) -> Loaded:

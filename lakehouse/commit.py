@@ -27,6 +27,7 @@ from lakehouse.lane_states import part_of, verify_lanes
 from lakehouse.lanes import WHOLE, Lane
 from lakehouse.plan import Earliest, GapOracle, Step, all_held, plan
 from lakehouse.progress import Partition, Writer
+from lakehouse.restarts import Found, restarts_in
 from lakehouse.segments import SectionRef
 from lakehouse.state.columns import toastable
 from lakehouse.state.floors import raised
@@ -73,8 +74,11 @@ class StreamTables:
         max_rows: int = MAX_ROWS,
         accept_partial: bool = False,
         lane: Lane = WHOLE,
+        trusting: bool = False,
     ) -> None:
+        """Nothing is opened yet. trusting: a source's positions that begin again are no reason to stop."""
         self.lane = lane
+        self._trusting = trusting
         self._written = contract
         self._lake = lake
         self._pipeline = pipeline
@@ -131,8 +135,9 @@ class StreamTables:
         Where the stream has several lanes, what key changes of other lanes lead to is completed as well, also in a call
         without sections.
 
-        Raises GapFound when records are missing before a section, CommitContested when others won every attempt, and
-        any other LakehouseError as its docstring says. Calling again with the same sections is always right.
+        Raises GapFound when records are missing before a section, CommitContested when others won every attempt,
+        PositionsRestarted once all before that place is committed, and any other LakehouseError as its docstring says.
+        Calling again with the same sections is always right.
         """
         started = time.monotonic()
         sections = SectionCache(self._lake, refs)
@@ -240,15 +245,20 @@ class StreamTables:
         waiting = self._waiting(state, identity, partitions, oracles[0], now_ms)
         for steps in chunks_of(plan(refs, progress, *oracles), self._max_rows):
             loaded = self._completed(load(sections, steps))
+            found = Found() if self._trusting else restarts_in(loaded, state, self._epochs)
+            loaded = loaded.up_to(found.lasts) if found else loaded
             judged = self._floored(judge(self.contract, loaded, state, self._epochs, now_ms, waiting), state)
             waiting = ()
             judged = self._sorted(judged, loaded)
             snapshots, judged = self._compared(judged, state, identity, (progress, loaded.lasts, oracles[0]), now_ms)
-            state = replace(self._stamped(state, steps, loaded, judged, identity), snapshots=snapshots)
+            lives = {**state.lives, **found.lives}
+            state = replace(self._stamped(state, steps, loaded, judged, identity), snapshots=snapshots, lives=lives)
             self._commit_tables(loaded, judged, state)
             progress |= loaded.lasts
             self._known = (time.monotonic(), dict(progress))
             yield judged
+            if found:
+                raise found.problem(self.contract.stream)
 
     def _waiting(
         self,
@@ -400,20 +410,27 @@ class StreamTables:
             topics={**state.topics, **ids},
             counts=dict(Counter(state.counts) + judged.counts),
             last_counts=dict(judged.counts),
-            ranges=tuple(
-                (r.topic, r.partition, max(r.first, step.cuts[r.topic, r.partition] + 1), r.last, r.records)
-                for step in steps
-                for r in step.ranges
-            ),
+            ranges=_ranges(steps, loaded.lasts),
             partitions=partitions,
             awaited=judged.awaited,
             floors=judged.batch.floors,
         )
 
 
+def _ranges(steps: Sequence[Step], lasts: Mapping[Partition, int]) -> tuple[tuple[str, int, int, int, int], ...]:
+    """Give the ranges of steps that are applied, up to each partition's last offset."""
+    found = [
+        (r.topic, r.partition, max(r.first, step.cuts[r.topic, r.partition] + 1), min(r.last, last), r.records)
+        for step in steps
+        for r in step.ranges
+        if (last := lasts.get((r.topic, r.partition))) is not None
+    ]
+    return tuple(covered for covered in found if covered[2] <= covered[3])
+
+
 def _without_state(state: AnchorState) -> AnchorState:
     """Give what a table that is not the anchor carries: who, what and how much, not the partitions' states."""
-    return replace(state, partitions={}, awaited={}, watermark_ms=None, tables={}, lane=None)
+    return replace(state, partitions={}, awaited={}, watermark_ms=None, tables={}, lives={}, lane=None)
 
 
 def chunks_of(steps: Sequence[Step], max_rows: int) -> Iterator[list[Step]]:

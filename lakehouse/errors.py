@@ -14,6 +14,7 @@ LakehouseError
     |-- RetentionLoss            Kafka deleted records before they were read
     |-- TopicRecreated           the topic is not the one the tables were filled from
     |-- TopicTruncated           the topic ends before our progress
+    |-- PositionsRestarted       the source's positions began again below the stored ones
     |-- SegmentMissing           a section that is still needed is gone or damaged
     |-- TableVanished            a table that held data is gone
     |-- TableWentBack            a table is at a lower version than before
@@ -122,6 +123,22 @@ class TopicTruncated(FatalError):  # noqa: N818
             f"stream {stream}: topic {topic} partition {partition} ends at offset {end}, but the tables hold it up to "
             f"offset {progress}, so the end must be at least {progress + 1}. The topic lost records or was replaced: "
             f"start with --new-epoch {topic} if that was intended."
+        )
+
+
+class PositionsRestarted(FatalError):  # noqa: N818
+    """The source's positions began again below the stored ones: what it sends now would lose against them."""
+
+    def __init__(
+        self, stream: str, partition: tuple[str, int], offset: int, below: tuple[int, int], got: tuple[int, int]
+    ) -> None:
+        topic, number = partition
+        self.topic, self.partition, self.offset = topic, number, offset
+        super().__init__(
+            f"stream {stream}: topic {topic} partition {number}: with offset {offset} a snapshot of the source begins, "
+            f"at position {got}, but position {below} came before it: the source was restored or moved, and its "
+            "positions began again. What it sends from here on would lose against what is stored. "
+            f"Start with --new-epoch {topic} to put it above that; or resume the stream if the positions are right."
         )
 
 

@@ -65,8 +65,9 @@ def followed(
 ) -> StreamTables:
     """Five rows; then a snapshot at position 100 without rows 3 and 4, complete on both partitions; row 5 is newer."""
     stream = tables(lake, contract(vanished=policy, vanished_share=share, storage=storage))
-    commit(stream, lake, [change(n, n, 10 + n) for n in range(5)] + [change(0, 5, 200, 1)], NOW)
-    commit(stream, lake, [read(5, 0, 100), read(6, 1, 100), read(1, 2, 100, 1, "last")], NOW + 1)
+    commit(stream, lake, [change(n, n, 10 + n) for n in range(5)], NOW)
+    rows = [read(5, 0, 100), read(6, 1, 100), read(0, 2, 100, 1, "last"), change(1, 5, 200, 1)]
+    commit(stream, lake, rows, NOW + 1)
     assert held(lake, "docs", "id") == [(n,) for n in range(6)]
     commit(stream, lake, [change(7, 0, 300)], NOW + 2_000, {0: 9, 1: 2})
     assert held(lake, "docs", "id") == [(n,) for n in range(6)]  # partition 0 has not reached its end
