@@ -101,7 +101,10 @@ def run(
         typer.Option("--supervise", help="Stay, and submit again from the Delta log what does not go on by itself."),
     ] = False,
     new_epoch: Annotated[
-        list[str] | None, typer.Option("--new-epoch", help="Go on with a topic that was recreated (repeatable).")
+        list[str] | None,
+        typer.Option(
+            "--new-epoch", help="Go on with a topic that was recreated, or whose source was restored (repeatable)."
+        ),
     ] = None,
     accept_loss: Annotated[
         bool, typer.Option("--accept-loss", help="Go on although Kafka has deleted records that were not read yet.")

@@ -27,6 +27,7 @@ from lakehouse.errors import (
     LakehouseError,
     OtherPipeline,
     PartialTable,
+    PositionsRestarted,
     RestoredTable,
     RetentionLoss,
     SchemaRefused,
@@ -48,8 +49,8 @@ from udfs.keys import KeyRing, pinned_keys
 
 # What concerns one stream for good: it is parked and the others go on. Anything else restarts the job.
 PARKS = (
-    Defect, KeyPinChanged, OtherPipeline, PartialTable, RestoredTable, RetentionLoss, SchemaRefused, StateMissing,
-    TableRefused, TableVanished, TableWentBack, TopicRecreated, TopicTruncated, TruncateRefused,
+    Defect, KeyPinChanged, OtherPipeline, PartialTable, PositionsRestarted, RestoredTable, RetentionLoss, SchemaRefused,
+    StateMissing, TableRefused, TableVanished, TableWentBack, TopicRecreated, TopicTruncated, TruncateRefused,
 )  # fmt: skip
 THREADS = 8
 HOUSEKEEPING_SECONDS = 60.0
@@ -140,7 +141,7 @@ class Committer:
                 contract,
                 pipeline=self.settings.pipeline,
                 pins=pinned_keys(contract, self.keys),
-                epochs=self.settings.epochs,
+                epochs=self.settings.epochs.get(stream, {}),
                 version=VERSION,
                 max_rows=self.settings.max_rows_per_commit,
                 lane=lane,

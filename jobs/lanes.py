@@ -26,7 +26,7 @@ from jobs.registry import Registries
 from jobs.settings import VERSION
 from lakehouse.added import effective
 from lakehouse.commit import StreamTables
-from lakehouse.errors import TopicRecreated, TopicTruncated
+from lakehouse.errors import PositionsRestarted, TopicRecreated, TopicTruncated
 from lakehouse.lake import Lake
 from lakehouse.lanes import Lane, lanes
 from lakehouse.parking import Parking
@@ -57,7 +57,7 @@ def bring_lanes(  # noqa: PLR0917 (what a start knows)
         if not levels.level:
             missing = sum(end - levels.slowest[p] for p, end in levels.furthest.items())
             say(f"{contract.stream}: its {levels.lanes} lanes are levelled first, by up to {missing:,} offsets")
-            Levelling(_with_lanes(contract, levels.lanes), lake, pipeline, kafka, keys).run(levels)
+            Levelling(with_lanes(contract, levels.lanes), lake, pipeline, kafka, keys).run(levels)
         say(f"{contract.stream}: {contract.state.lanes} lanes instead of {levels.lanes}")
         change_lanes(lake, contract, pipeline)
 
@@ -93,6 +93,7 @@ class Levelling:
     pipeline: str
     kafka: KafkaClient
     keys: KeyRing
+    until_restart: bool = False  # a lane stays where the source's positions begin again
     _streams: dict[Lane, StreamTables] = field(default_factory=dict)
 
     def run(self, levels: Levels) -> None:
@@ -101,8 +102,7 @@ class Levelling:
         registries = Registries([self.contract], NoMetrics())
         works = Refinery([self.contract], self.lake, parking, registries, self.keys, NoMetrics())
         standing = standing_of(self.lake, self.contract, self.pipeline)
-        epochs = standing.anchor.epochs() if standing.anchor else {}
-        self._streams = tables_of_lanes(self.contract, self.lake, self.pipeline, self.keys, epochs)
+        self._streams = tables_of_lanes(self.contract, self.lake, self.pipeline, self.keys, standing.epochs)
         recall_lanes(self.lake, self.contract, self.pipeline)
         reached = dict(levels.slowest)
         for records in self._records(levels):
@@ -117,14 +117,19 @@ class Levelling:
         partitions = {(r.topic, r.partition) for ref in refs for r in ref.ranges}
         identity = IdentityWatch(self.kafka).of(self.contract.topics, pattern=self.contract.topic_pattern)
         try:
-            for lane, stream in self._streams.items():
-                stream.commit(
-                    [ref for ref in refs if ref.lane == lane],
-                    gaps=self._readable_between,
-                    earliest=Earliest(self.kafka, partitions, {}),
-                    identity=identity,
-                    now_ms=_now_ms(),
-                )
+            for lane, stream in list(self._streams.items()):
+                try:
+                    stream.commit(
+                        [ref for ref in refs if ref.lane == lane],
+                        gaps=self._readable_between,
+                        earliest=Earliest(self.kafka, partitions, {}),
+                        identity=identity,
+                        now_ms=_now_ms(),
+                    )
+                except PositionsRestarted:
+                    if not self.until_restart:
+                        raise
+                    del self._streams[lane]  # the rest is for the next epoch
         except (TopicRecreated, TopicTruncated) as error:
             count = self.contract.state.lanes
             raise RunRefused(
@@ -152,7 +157,8 @@ class Levelling:
         return records_between(self.kafka, lacking, f"{self.contract.stream}: its lanes lack records")
 
 
-def _with_lanes(contract: Contract, count: int) -> Contract:
+def with_lanes(contract: Contract, count: int) -> Contract:
+    """Give a contract with another number of lanes."""
     return replace(contract, state=replace(contract.state, lanes=count))
 
 

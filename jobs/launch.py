@@ -16,6 +16,7 @@ from contracts.load import load_contracts
 from contracts.model import Contract
 from jobs.cluster import Cluster
 from jobs.credentials import key_ring, lake_options
+from jobs.epochs import begin_epochs
 from jobs.errors import RunRefused
 from jobs.flink_client import client_environment
 from jobs.kafka.client import KafkaClient
@@ -23,6 +24,7 @@ from jobs.kafka.offsets import fresh_group
 from jobs.lanes import bring_lanes, finish_lanes
 from jobs.settings import IngestSettings
 from jobs.start import Asked, StartPlan, listed, plan_start
+from lakehouse.epochs import forget_asked
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
 from lakehouse.standing import unfit_tables
@@ -113,6 +115,24 @@ class Launch:
         wanted = [contract for contract in self.contracts if contract.stream not in parked]
         bring_lanes(wanted, self.lake, self.request.pipeline, self.kafka, self._keys, self._say)
 
+    def _begin_epochs(self) -> None:
+        """Begin the epochs that are asked for in topics that stay the same.
+
+        Raises RunRefused while a job of the pipeline runs, and as prepare and begin_epochs do.
+        """
+        pipeline = self.request.pipeline
+        running = self.cluster.running(f"tidegate {pipeline}")
+        if running is not None:
+            raise RunRefused(f"job {running} of pipeline {pipeline} runs: cancel it before a new epoch begins")
+        plan = self.prepare()
+        begin_epochs(self.contracts, plan, self.lake, pipeline, self.kafka, self._keys, self._say)
+
+    def _forget_asked(self, plan: StartPlan) -> None:
+        """Tell the tables that this start asks for no epoch: the next one that does begins one."""
+        contracts = {contract.stream: contract for contract in self.contracts}
+        for stream, topic in plan.forget:
+            forget_asked(self.lake, contracts[stream], self.request.pipeline, topic)
+
     def finish_lanes(self) -> None:
         """Complete what key changes between lanes have left open; no job may run. Raises what lakehouse.errors says."""
         parked = {entry.stream for entry in Parking(self.lake, self.request.pipeline).all()}
@@ -129,15 +149,19 @@ class Launch:
             if any(decision in entry.reason for decision in decided):
                 parking.unpark(entry.stream)
 
-    def submit(self) -> str:
-        """Submit the job from where the tables stand now, and give its id.
+    def submit(self, *, again: bool = False) -> str:
+        """Submit the job from where the tables stand now, and give its id. again: nobody decided anything anew.
 
         Raises what prepare raises, ClusterUnreachable and JobRefused.
         """
         self.cluster.overview()
         request = self.request
+        if request.new_epochs:
+            self._begin_epochs()
         self.bring_lanes()
         self.plan = self.prepare()
+        if not again:
+            self._forget_asked(self.plan)
         self.plan.keep(self.lake, request.pipeline)
         group = f"tidegate-{request.pipeline}-{uuid.uuid4().hex}"
         fresh_group(self.kafka, group, self.plan.offsets)
@@ -203,4 +227,4 @@ def restart_if_running(lake: Lake, pipeline: str, cluster: str | None) -> str | 
         return None
     launch.prepare()
     launch.cluster.cancel(running)
-    return launch.submit()
+    return launch.submit(again=True)

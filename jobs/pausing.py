@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from contracts.load import load_contracts
 from jobs.credentials import lake_options
 from jobs.errors import RunRefused, TidegateError
 from jobs.launch import last_run, restart_if_running
+from lakehouse.epochs import accept_restarts
+from lakehouse.errors import NotBegun
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
 
@@ -34,9 +41,19 @@ def resume_stream(lake_uri: str, pipeline: str, stream: str, cluster: str | None
     parked = parking.read(stream)
     if parked is None:
         raise TidegateError(f"{stream} is not paused or parked in pipeline {pipeline}: see `tidegate status`")
+    _accept(lake, pipeline, stream)
     parking.unpark(stream)
     try:
         return restart_if_running(lake, pipeline, cluster)
     except RunRefused as error:
         parking.park(stream, parked.reason)
         raise RunRefused(f"{stream} stays parked. To decide, stop the job and start it yourself; {error}") from None
+
+
+def _accept(lake: Lake, pipeline: str, stream: str) -> None:
+    """Let positions of the source that were seen to begin again be right as they are."""
+    entry = last_run(lake, pipeline)
+    for contract in load_contracts(Path(entry["request"]["contracts"]), dict(os.environ)) if entry else ():
+        if contract.stream == stream:
+            with suppress(NotBegun):
+                accept_restarts(lake, contract, pipeline)

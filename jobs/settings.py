@@ -29,7 +29,7 @@ class IngestSettings:
     group: str  # the fresh consumer group that holds the start offsets
     kafka_config: str | None = None  # path of a Kafka client properties file
     keys: str | None = None  # path of the mask key file
-    epochs: Mapping[str, int] = dataclasses.field(default_factory=dict)  # topic -> epoch, where not 0
+    epochs: Mapping[str, Mapping[str, int]] = dataclasses.field(default_factory=dict)  # stream, topic; where not 0
     accepted_losses: Sequence[tuple[str, int, int]] = ()  # topic, partition, the first offset not lost
     absent_topics: Sequence[str] = ()  # named by contracts of parked streams: Flink's source would fail for them
     commit_seconds: int = 5

@@ -25,11 +25,13 @@ class StartPlan:
 
     offsets: Mapping[Partition, int]
     ends: Mapping[Partition, int]  # one above the last readable record, seen now
-    epochs: Mapping[str, int] = field(default_factory=dict)
+    epochs: Mapping[str, Mapping[str, int]] = field(default_factory=dict)  # of each stream's topics, where not 0
     accepted: Mapping[Partition, int] = field(default_factory=dict)  # first offset that is not part of the loss
     ids: Mapping[str, str] = field(default_factory=dict)  # of the topics
     begins: Mapping[str, Mapping[Partition, int]] = field(default_factory=dict)  # of streams not from the earliest
     absent: Sequence[str] = ()  # topics that are not there, and that only parked streams would read
+    begin: Sequence[tuple[str, str]] = ()  # stream, topic: an epoch that is asked for, in a topic that stays the same
+    forget: Sequence[tuple[str, str]] = ()  # stream, topic: an epoch that was asked for before, and is not any more
 
     def keep(self, lake: Lake, pipeline: str) -> None:
         """Record where streams begin; to be done before the job runs."""
@@ -55,7 +57,7 @@ def plan_start(contracts: Sequence[Contract], lake: Lake, pipeline: str, kafka: 
     _refuse_absent(contracts, absent, parked, kafka.bootstrap)
     stands = standings(lake, contracts, pipeline)
     ids = topic_ids(kafka, topics)
-    epochs, problems = _epochs(stands, parked, ids, asked)
+    epochs, decided, problems = _epochs(contracts, stands, parked, ids, asked)
     partitions = partitions_of(kafka, topics)
     earliest, ends = earliest_offsets(kafka, partitions), end_offsets(kafka, partitions)
     offsets: dict[Partition, int] = {}
@@ -71,7 +73,7 @@ def plan_start(contracts: Sequence[Contract], lake: Lake, pipeline: str, kafka: 
         if contract.start is not Start.EARLIEST:
             begins[contract.stream] = {partition: begin[partition] for partition in own}
         for partition in own:
-            start = _after(stands[contract.stream], partition, epochs)
+            start = _after(stands[contract.stream], partition, epochs.get(contract.stream, {}))
             if start is None and known is not None:
                 start = known.get(partition)
             if start is None:
@@ -85,7 +87,9 @@ def plan_start(contracts: Sequence[Contract], lake: Lake, pipeline: str, kafka: 
         raise RunRefused(listed(problems))
     # What only parked streams read: the end.
     froms = {p: max(offsets.get(p, ends[p]), earliest[p]) for p in partitions}
-    return StartPlan(froms, dict(ends), epochs, accepted, ids, begins, absent)
+    wanted = [place for place in decided if place[1] in asked.new_epochs]
+    forget = [place for place in decided if place[1] not in asked.new_epochs]
+    return StartPlan(froms, dict(ends), epochs, accepted, ids, begins, absent, wanted, forget)
 
 
 def listed(problems: Sequence[str]) -> str:
@@ -101,28 +105,50 @@ def _after(standing: Standing, partition: Partition, epochs: Mapping[str, int]) 
     return standing.progress[partition] + 1
 
 
-def _epochs(
-    stands: Mapping[str, Standing], parked: Collection[str], ids: Mapping[str, str], asked: Asked
-) -> tuple[dict[str, int], list[str]]:
-    """Give each topic's epoch (where not 0), and what is wrong with topics that are not the ones the tables know.
+def _epochs(  # noqa: PLR0917 (what decides)
+    contracts: Sequence[Contract],
+    stands: Mapping[str, Standing],
+    parked: Collection[str],
+    ids: Mapping[str, str],
+    asked: Asked,
+) -> tuple[dict[str, dict[str, int]], list[tuple[str, str]], list[str]]:
+    """Give the epochs of each stream's topics (where not 0), of which stream and topic the tables must be told what was
+    asked, and what is wrong with topics that are not the ones the tables know.
 
     A parked stream stays where it is, and is no reason to refuse the others.
     """
-    epochs: dict[str, int] = {}
+    epochs: dict[str, dict[str, int]] = {}
+    told: list[tuple[str, str]] = []
     problems = []
-    for topic, now in sorted(ids.items()):
-        for stream, standing in stands.items():
-            known = standing.anchor.topics.get(topic) if standing.anchor else None
-            epoch = standing.epoch(topic)
-            if known is not None and known != now and stream not in parked:
-                epoch += 1
-                if topic not in asked.new_epochs:
-                    problems.append(
-                        f"{stream}: topic {topic} has id {now}, the tables were filled from id {known}: it was deleted "
-                        f"and created again. Go on with the new one by --new-epoch {topic}"
-                    )
-            epochs[topic] = max(epochs.get(topic, 0), epoch)
-    return {topic: epoch for topic, epoch in epochs.items() if epoch}, problems
+    for contract, topic in ((c, topic) for topic in sorted(ids) for c in contracts if reads(c, topic)):
+        stream, wanted = contract.stream, topic in asked.new_epochs
+        standing, now = stands[stream], ids[topic]
+        known = standing.anchor.topics.get(topic) if standing.anchor else None
+        epoch = standing.epoch(topic)
+        if stream in parked:
+            pass
+        elif known is not None and known != now:
+            epoch += 1
+            if not wanted:
+                problems.append(
+                    f"{stream}: topic {topic} has id {now}, the tables were filled from id {known}: it was deleted "
+                    f"and created again. Go on with the new one by --new-epoch {topic}"
+                )
+        elif all(name != topic for name, _ in standing.begun):
+            epoch = int(wanted)
+        elif standing.former is not None:
+            if wanted:
+                problems.append(
+                    f"{stream}: its tables become others with this start: start once without --new-epoch {topic}, "
+                    "then with it"
+                )
+        elif standing.anchor is not None:
+            life = standing.anchor.life(topic)
+            if life.begins_by_asking if wanted else life.asked:
+                told.append((stream, topic))
+        if epoch:
+            epochs.setdefault(stream, {})[topic] = epoch
+    return epochs, told, problems
 
 
 def resolve_topics(contracts: Sequence[Contract], kafka: KafkaClient) -> tuple[list[str], list[str]]:

@@ -204,7 +204,7 @@ class CatchUp:
     def done(self) -> int:
         """Offsets gone so far; reads the tables' progress."""
         self._progress = {
-            contract.stream: self._standing(contract).progress_in(self._plan.epochs)
+            contract.stream: self._standing(contract).progress_in(self._plan.epochs.get(contract.stream, {}))
             for contract in self._launch.contracts
         }
         return sum(
