@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from rich.console import Console
 
 from contracts.columns import RECORDS
@@ -22,6 +23,7 @@ from jobs.kafka.reading import records_at
 from jobs.shown import Bar
 from lakehouse.lake import Lake
 from lakehouse.landing import Landed
+from lakehouse.lives import Life
 from lakehouse.quarantined import COORDINATES, Chosen, Quarantined
 from lakehouse.standing import Standing, standing_of
 from udfs.ciphers import Unreadable
@@ -184,25 +186,32 @@ class _Sought:
                 done.gone.append(_named(row, why))
             else:
                 rows.append({**row, "_epoch": row["_epoch"] or 0})
-        found = self._from_kafka([row for row in rows if self._in_kafka(row)])
-        current = {topic: self._standing.epoch(topic) for topic in {str(row["_topic"]) for row in rows}}
-        if len(found):
-            yield current, found
-        there = set(zip(*(found[name].to_pylist() for name in ("topic", "partition", "offset")), strict=True))
-        left = [row for row in rows if row["_epoch"] != current[row["_topic"]] or _place(row) not in there]
-        yield from self._from_payloads(left, done)
+        held = [row for row in rows if self._in_kafka(row)]
+        there: set[tuple[int, tuple[str, int, int]]] = set()
+        for epoch in sorted({row["_epoch"] for row in held}):
+            found = self._from_kafka([row for row in held if row["_epoch"] == epoch])
+            places = zip(*(found[name].to_pylist() for name in ("topic", "partition", "offset")), strict=True)
+            there |= {(epoch, place) for place in places}
+            if len(found):
+                yield dict.fromkeys(pc.unique(found["topic"]).to_pylist(), epoch), found
+        yield from self._from_payloads([row for row in rows if (row["_epoch"], _place(row)) not in there], done)
 
     def _unready(self, row: Mapping[str, Any]) -> str | None:
         """Say why a record cannot be repaired whatever it holds."""
-        epoch = self._standing.epoch(row["_topic"])
-        if row["_epoch"] is None and epoch > 0:
+        epoch, life = self._standing.epoch(row["_topic"]), self._life(row)
+        if row["_epoch"] is None and life.start > 0:
             return EPOCH
         progress = self._standing.progress.get((row["_topic"], row["_partition"]), -1)
         return LATER if (row["_epoch"] or 0) == epoch and row["_offset"] > progress else None
 
     def _in_kafka(self, row: Mapping[str, Any]) -> bool:
         first, end = self._held.get((row["_topic"], row["_partition"]), (0, 0))
-        return bool(row["_epoch"] == self._standing.epoch(row["_topic"]) and first <= row["_offset"] < end)
+        return bool(self._life(row).start <= row["_epoch"] and first <= row["_offset"] < end)
+
+    def _life(self, row: Mapping[str, Any]) -> Life:
+        """Give the epochs that a record's topic had since it was made: all of them may be in Kafka."""
+        assert self._standing.anchor is not None
+        return self._standing.anchor.life(row["_topic"])
 
     def _from_kafka(self, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
         wanted: dict[Partition, list[int]] = {}

@@ -20,6 +20,7 @@ from jobs.kafka.offsets import earliest_offsets, offsets_at, partitions_of, topi
 from jobs.kafka.reading import records_between
 from jobs.shown import Bar
 from jobs.spans import Asked, Found, Partition, places, spans_of
+from lakehouse.epochs import by_epoch
 from lakehouse.lake import Lake
 from lakehouse.landing import Landed
 from lakehouse.standing import Standing, standing_of
@@ -85,12 +86,13 @@ def replay_records(
     found = found_spans(contract, standing, kafka, asked)
     done = Replayed(lost=list(found.lost))
     again = Again(contract, lake, pipeline, keys)
-    epochs = {topic: standing.epoch(topic) for topic, _ in found.spans}
+    assert standing.anchor is not None, "found_spans says so"
     with Bar(console, f"reading {contract.stream} again", found.total) as bar:
         reading = records_between(kafka, found.spans, f"{contract.stream}: records are wanted")
         for records in together(reading, AT_ONCE):
             done.read += len(records)
-            done.take(again.land(records, epochs))
+            for epochs, part in by_epoch(records, standing.anchor):
+                done.take(again.land(part, epochs))
             bar.advance(len(records))
     return done
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,10 @@ from jobs.spans import Asked, Found, Partition, places, spans_of
 from jobs.start import resolve_topics
 from lakehouse.added import added_columns
 from lakehouse.commit import StreamTables
+from lakehouse.epochs import Step, begin_epoch, steps_of
+from lakehouse.errors import NotBegun
 from lakehouse.lake import Lake
+from lakehouse.lives import Life
 from lakehouse.parking import Parking
 from lakehouse.segments import SectionRef
 from lakehouse.standing import Standing, standing_of
@@ -106,16 +110,14 @@ class Filling:
         standing = standing_of(self.lake, original, self.pipeline)
         topics, _ = resolve_topics([original], self.kafka)
         verify_topics(original, standing, topic_ids(self.kafka, topics))
-        epochs = {topic: epoch for topic in topics if (epoch := standing.epoch(topic))}
-        tables = StreamTables(
-            self.lake,
-            self.contract,
-            pipeline=self.pipeline,
-            pins=pinned_keys(self.contract, self.keys),
-            epochs=epochs,
-            version=VERSION,
-        )
-        found = self._spans(standing_of(self.lake, self.contract, self.pipeline), topics, asked)
+        own = standing_of(self.lake, self.contract, self.pipeline)
+        found = self._spans(own, topics, asked)
+        lives = {topic: standing.anchor.life(topic) if standing.anchor else Life(0) for topic in topics}
+        if (asked.to_offsets or asked.to_ms is not None) and any(life.begins for life in lives.values()):
+            raise RunRefused(
+                f"{original.stream}: an epoch began in a topic that stayed the same, so a version is read up to the "
+                "topic's end: leave out --to-time and --to-offset"
+            )
         done = Filled(self.contract.stream, lost=list(found.lost))
         works = Refinery(
             [self.contract],
@@ -126,13 +128,31 @@ class Filling:
             NoMetrics(),
         )
         with Bar(console, f"filling {self.contract.stream}", found.total) as bar:
-            for records in records_between(self.kafka, found.spans, f"{original.stream}: records are wanted"):
-                refs = works.take(records)
-                self._refuse_parked(works.parking)
-                self._commit(tables, refs, done)
-                done.read += len(records)
-                bar.advance(len(records))
+            for step in steps_of(found.spans, lives):
+                tables = self._tables(own, step)
+                for records in records_between(self.kafka, step.spans, f"{original.stream}: records are wanted"):
+                    refs = works.take(records)
+                    self._refuse_parked(works.parking)
+                    self._commit(tables, refs, done)
+                    done.read += len(records)
+                    bar.advance(len(records))
         return done
+
+    def _tables(self, own: Standing, step: Step) -> StreamTables:
+        """Give the version's tables in a step's epochs; those that the version (as it stood) did not reach begin."""
+        for topic, firsts in step.begins.items():
+            if own.epoch(topic) < step.epochs[topic]:
+                with suppress(NotBegun):  # then the version begins with this epoch
+                    begin_epoch(self.lake, self.contract, self.pipeline, topic, firsts)
+        return StreamTables(
+            self.lake,
+            self.contract,
+            pipeline=self.pipeline,
+            pins=pinned_keys(self.contract, self.keys),
+            epochs={topic: epoch for topic, epoch in step.epochs.items() if epoch},
+            version=VERSION,
+            trusting=True,  # what the stream itself took for right is so here
+        )
 
     def _spans(self, standing: Standing, topics: Sequence[str], asked: Asked) -> Found:
         """Give the offsets that the version lacks, up to the ends seen now."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kafka import TopicPartition
@@ -13,9 +14,12 @@ from jobs.kafka.offsets import topic_ids
 from jobs.kafka.topics import delete_topics, ensure_topics
 from tests.flows.command import Said, tidegate
 from tests.flows.pipeline import Pipeline
-from tests.flows.streams import events, ids, offsets, parked, produce, running, until, write_contract
+from tests.flows.streams import ID, NOTE, events, ids, offsets, parked, produce, running, until, write_contract
 
 pytestmark = pytest.mark.integration
+
+KEYED = {**ID, "primaryKey": True, "primaryKeyPosition": 1}
+TABLES = ["quarantine", "changes", "history", "current"]
 
 
 def start(pipeline: Pipeline, contracts: Path, *flags: str) -> Said:
@@ -81,6 +85,55 @@ def test_a_topic_made_again_while_the_job_runs_parks_its_stream_and_another_goes
     assert offsets(pipeline, "replaced") == once({(0, 0): 5, (1, 0): 3})
     assert offsets(pipeline, "steady") == once({(0, 0): 8})
     assert ids(pipeline, "replaced") == ids(pipeline, "steady") == list(range(1, 9))
+
+
+def test_a_source_that_was_restored_parks_its_stream_until_a_new_epoch_is_asked_for_or_it_is_resumed(
+    pipeline: Pipeline, kafka: KafkaClient, tmp_path: Path
+) -> None:
+    topic, settings = "topics.restored", {"envelope": "debezium", "tables": TABLES}
+    contracts = write_contract(tmp_path / "contracts", "restored", topic, (KEYED, NOTE), **settings)
+    ensure_topics(kafka, {topic: 1})
+    with running(pipeline, contracts):
+        produce(kafka, topic, [event("r", 1, 800, "old"), event("u", 1, 900, "older"), event("c", 2, 910, "lost")])
+        until("the old source is there", lambda: notes(pipeline) == [(1, "older"), (2, "lost")])
+        produce(kafka, topic, [event("r", 1, 50, "restored"), event("u", 1, 60, "changed")])
+        reason = until("the stream is parked", lambda: parked(pipeline).get("restored"))
+        assert f"Start with --new-epoch {topic} to put it above that; or resume the stream" in reason
+        produce(kafka, topic, [event("u", 1, 70, "changed again")])
+        said = start(pipeline, contracts, "--new-epoch", topic)
+        assert said.code == 1 and "runs: cancel it before a new epoch begins" in said.words
+    assert parked(pipeline)["restored"] == reason and notes(pipeline) == [(1, "older"), (2, "lost")]
+
+    assert pipeline.catch_up(contracts, new_epochs=(topic,))["parked"] == []
+    assert notes(pipeline) == [(1, "changed again"), (2, "lost")]
+    produce(kafka, topic, [event("u", 1, 80, "changed once more")])
+    assert pipeline.catch_up(contracts, new_epochs=(topic,))["parked"] == []  # as a supervisor does
+    assert pipeline.catch_up(contracts)["parked"] == []
+    assert offsets(pipeline, "restored") == Counter({(int(n > 2), 0, n): 1 for n in range(7)})
+
+    produce(kafka, topic, [event("r", 1, 30, "restored once more"), event("u", 1, 90, "the newest")])
+    assert pipeline.catch_up(contracts)["parked"] == ["restored"]
+    assert notes(pipeline) == [(1, "changed once more"), (2, "lost")]
+    resumed = tidegate("resume", "restored", "--lake", str(pipeline.lake), "--name", pipeline.name)
+    assert resumed.code == 0, resumed.words
+    assert pipeline.catch_up(contracts)["parked"] == []
+    assert notes(pipeline) == [(1, "the newest"), (2, "lost")]
+    assert offsets(pipeline, "restored") == Counter({(int(n > 2), 0, n): 1 for n in range(9)})
+
+
+def event(op: str, key: int, lsn: int, note: str) -> dict[str, Any]:
+    """Give a change event of Debezium's; `r` is a row of a snapshot."""
+    sequence = f'[null,"{lsn}"]' if op == "r" else f'["{lsn - 1}","{lsn}"]'
+    source = {"connector": "postgresql", "lsn": lsn, "sequence": sequence, "ts_ms": 10**12 + lsn}
+    source["snapshot"] = "true" if op == "r" else "false"
+    return {"before": None, "after": {"id": key, "note": note}, "op": op, "source": source}
+
+
+def notes(pipeline: Pipeline) -> list[tuple[int, str]]:
+    """Give the rows of current; empty before the first commit."""
+    with pipeline.query() as duck:
+        there = duck.execute("SELECT 1 FROM duckdb_views() WHERE view_name = 'restored'").fetchall()
+        return duck.execute("SELECT id, note FROM restored ORDER BY id").fetchall() if there else []
 
 
 def test_partitions_added_while_the_job_runs_are_read_from_their_beginning(

@@ -21,6 +21,7 @@ from jobs.quarantine_report import show_counts, show_records, show_repaired
 from jobs.refinery import Refinery
 from jobs.registry import Registries
 from lakehouse.commit import StreamTables
+from lakehouse.epochs import begin_epoch
 from lakehouse.lake import Lake
 from lakehouse.parking import Parking
 from lakehouse.quarantined import Chosen, Quarantined
@@ -49,12 +50,19 @@ def held(monkeypatch: pytest.MonkeyPatch) -> dict[tuple[str, int], tuple[int, in
     return told
 
 
-def commit(lake: Lake, contract: Contract, raw: list[dict[str, Any]], *, upto: str = "current") -> None:
+def commit(
+    lake: Lake,
+    contract: Contract,
+    raw: list[dict[str, Any]],
+    *,
+    upto: str = "current",
+    epochs: dict[str, int] | None = None,
+) -> None:
     parking, registries = Parking(lake, PIPELINE), Registries([contract], NoMetrics())
     refs = Refinery([contract], lake, parking, registries, KEYS, NoMetrics()).take(
         pa.Table.from_pylist(raw, schema=RECORDS)
     )
-    tables = StreamTables(lake, contract, pipeline=PIPELINE, pins=pinned_keys(contract, KEYS))
+    tables = StreamTables(lake, contract, pipeline=PIPELINE, pins=pinned_keys(contract, KEYS), epochs=epochs)
     tables.prepare()
     if upto == "quarantine":  # the process ends after the first of its commits
         tables.tables[1].apply = _killed  # type: ignore[method-assign]
@@ -97,6 +105,22 @@ def test_records_are_read_from_kafka(tmp_path: Path, held: dict[tuple[str, int],
     assert (done.asked, done.resolved, done.added, len(done.failing)) == (2, 1, 1, 1)
     assert (done.failing[0]["offset"], done.failing[0]["rules"]) == (2, ["note_length"])
     assert notes(lake) == [(1, "much too long", False)]
+
+
+def test_records_of_an_epoch_before_are_in_kafka_while_the_topic_stays_the_same(
+    tmp_path: Path, held: dict[tuple[str, int], tuple[int, int]]
+) -> None:
+    lake, strict = Lake.open(str(tmp_path / "lake")), contract_of(tmp_path / "c", 5)
+    commit(lake, strict, RAW)
+    begin_epoch(lake, strict, PIPELINE, TOPIC)
+    later = [change(-900, "u", 1, "new") | {"offset": 3}, change(-890, "u", 2, "too long again") | {"offset": 4}]
+    commit(lake, strict, later, epochs={TOPIC: 1})
+    held[TOPIC, 0] = (0, 5)
+    done = repaired(contract_of(tmp_path / "c", 50), lake, Kafka([*RAW, *later]))
+    assert (done.asked, done.resolved, done.added, done.left) == (3, 3, 3, [])
+    assert notes(lake) == [(1, "new", False), (2, "too long again", False)]
+    epochs = connect(lake).execute("SELECT _offset, _epoch FROM docs_changes ORDER BY _offset").fetchall()
+    assert epochs == [(0, 0), (1, 0), (2, 0), (3, 1), (4, 1)]
 
 
 def test_kept_bytes_take_the_place_of_records_that_kafka_lost(
