@@ -24,6 +24,7 @@ from jobs.registry import Registries
 from jobs.settings import IngestSettings
 from jobs.status import read_status
 from lakehouse.errors import DiskFull, LakeUnavailable
+from lakehouse.identity import TopicIdentity
 from lakehouse.lake import Lake
 from lakehouse.lanes import channel
 from lakehouse.parking import Parking
@@ -162,7 +163,9 @@ def changes(offset: int, op: str, key: int, *streams: str) -> list[dict[str, Any
 def test_a_truncate_that_the_contract_says_nothing_of_parks_its_stream_until_it_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, policy: str, left: list[int], lanes: int
 ) -> None:
-    monkeypatch.setattr("jobs.committer.IdentityWatch", lambda *_: SimpleNamespace(of=lambda *_, **__: None))
+    monkeypatch.setattr(
+        "jobs.committer.IdentityWatch", lambda *_: SimpleNamespace(of=lambda *_, **__: TopicIdentity(taken_at=0.0))
+    )
     write_keyed(tmp_path, "good")
     write_keyed(tmp_path, "bad", **({"lanes": lanes} if lanes > 1 else {}))
     job = Job(tmp_path)

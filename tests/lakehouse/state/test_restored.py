@@ -25,10 +25,10 @@ from lakehouse.lives import Life
 from lakehouse.merge.keys import keys_of
 from lakehouse.standing import Standing, standing_of
 from tests.lakehouse.rows import NOW, no_gaps, offsets, section, tables, write
-from tests.lakehouse.state.source import TOPIC, Key, Row, Source, contract
+from tests.lakehouse.state.source import TOAST, TOPIC, Key, Row, Source, contract
 from tests.lakehouse.state.test_lanes import in_lanes
 from tests.lakehouse.state.test_snapshots import change, commit, read
-from tests.lakehouse.state.test_state_laws import COLUMNS, LAW, Crash, crash_at_a_table, held
+from tests.lakehouse.state.test_state_laws import LAW, Crash, crash_at_a_table, held
 
 HISTORY = "id, n, _is_current"
 OLD = [change(0, 1, 900), change(1, 2, 910), change(2, 3, 920)]
@@ -219,7 +219,7 @@ def restored(old: Source) -> Source:
 
 
 def as_held(rows: dict[Key, Row]) -> list[tuple[Any, ...]]:
-    return sorted((*key, *(row[name] for name in COLUMNS)) for key, row in rows.items())
+    return sorted((*key, *(row[name] for name in ("n", *TOAST))) for key, row in rows.items())
 
 
 def deliver(source: Source, lake: Lake, came: dict[int, list[Row]], ended: dict[int, int], commits: int) -> None:
