@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from itertools import chain
+from contextlib import ExitStack
 from pathlib import Path
 from threading import Lock
 
@@ -18,16 +18,15 @@ from pyroaring import BitMap
 from lakehouse.errors import TableRefused
 from lakehouse.groups import Ints
 from lakehouse.lake import Lake
-from lakehouse.merge.data_files import partition_scalar
+from lakehouse.merge.data_files import ROW_GROUP, partition_scalar
 from lakehouse.merge.log import DataFile
 from lakehouse.merge.row_cache import RowCache
 from lakehouse.merge.vectors import DamagedVector, Descriptor, span, unpack
 
 FOOTERS = 512  # kept in memory
+SIZES = 10_000  # files of which the row groups' sizes are known
 WHOLE_ROWS = 8  # columns, from which on rows are asked for and not a few values
 FEW_ROWS = 10_000  # of a file that is read faster than kept
-PIECE = 100_000  # rows, in which a file's rows are kept
-GROUPS_AT_ONCE = 4  # row groups that are in memory for the sake of some of their rows
 _Piece = tuple[int, int, Ints]  # its number, its rows, positions within
 
 
@@ -40,6 +39,7 @@ class FileReader:
         self._cache = cache or RowCache()
         self.gives_rows = False  # whether single rows were asked for: then new files are worth keeping as well
         self._footers: OrderedDict[str, pq.FileMetaData] = OrderedDict()
+        self._sizes: OrderedDict[str, list[int]] = OrderedDict()  # path -> rows of its row groups
         self._lock = Lock()
 
     def row_count(self, file: DataFile) -> int:
@@ -56,56 +56,72 @@ class FileReader:
 
         A column that the file does not have is null, as Delta defines it; partition columns come from the log.
         """
-        held = self._held(file, columns, positions)
-        if held is not None:
-            found = held.select([n for n in columns.names if n in held.column_names])
-            if positions is None:
-                return _completed(found, columns, file.partition_values, len(held))
-            sizes = [len(piece) for piece in held.column(0).chunks]
-            pieces = _cut(sizes, positions)
-            starts = _starts(sizes)[[number for number, _, _ in pieces]]
-            return _completed(_taken(found, starts, pieces), columns, file.partition_values, len(positions))
-        with self._lake.explained(f"read {file.path} of table {self._table}"), self._open(file.path) as parquet:
-            groups = _groups(parquet.metadata, positions)
-            present = set(parquet.schema_arrow.names)
-            names = [name for name in columns.names if name in present and name not in file.partition_values]
+        if positions is None:
+            return self._whole(file, columns, alone=alone)
+        names = [name for name in columns.names if name not in file.partition_values]
+        with self._lake.explained(f"read {file.path} of table {self._table}"), ExitStack() as stack:
+            opened: list[pq.ParquetFile] = []
 
-            def read(some: Sequence[_Piece]) -> pa.Table:
-                return parquet.read_row_groups([group for group, _, _ in some], columns=names, use_threads=alone)
+            def parquet() -> pq.ParquetFile:
+                if not opened:
+                    opened.append(stack.enter_context(self._open(file.path)))
+                return opened[0]
 
-            if positions is None:
-                return _completed(read(groups), columns, file.partition_values, sum(size for _, size, _ in groups))
+            sizes = self._sizes_of(file.path) or _sizes(parquet().metadata)
+            keeps = len(columns) >= WHOLE_ROWS and sum(sizes) >= FEW_ROWS
+            self.gives_rows |= len(columns) >= WHOLE_ROWS
             taken = []
-            for start in range(0, len(groups), GROUPS_AT_ONCE):
-                some = groups[start : start + GROUPS_AT_ONCE]
-                taken.append(_taken(read(some), _starts([size for _, size, _ in some])[:-1], some))
-        return _completed(pa.concat_tables(taken), columns, file.partition_values, len(positions))
+            for number, _, within in _cut(sizes, positions):
+                rows = self._cache.get(self._identity, file.path, number)
+                if rows is None:
+                    rows = _group(parquet(), number, None if keeps else names, alone=alone)
+                    if keeps:
+                        self._cache.put(self._identity, file.path, number, rows)
+                found = rows.select([n for n in names if n in rows.column_names]).take(pa.array(within))
+                taken.append(_completed(found, columns, file.partition_values, len(within)))
+        return pa.concat_tables(taken) if taken else columns.empty_table()
+
+    def _whole(self, file: DataFile, columns: pa.Schema, *, alone: bool) -> pa.Table:
+        """Give columns of all rows of a file: from what is kept, where all of it is."""
+        names = [name for name in columns.names if name not in file.partition_values]
+        sizes = self._sizes_of(file.path) or []
+        held = [self._cache.get(self._identity, file.path, number) for number in range(len(sizes))]
+        pieces = [rows.select([n for n in names if n in rows.column_names]) for rows in held if rows is not None]
+        if sizes and len(pieces) == len(sizes):
+            return pa.concat_tables(
+                [
+                    _completed(rows, columns, file.partition_values, size)
+                    for rows, size in zip(pieces, sizes, strict=True)
+                ]
+            )
+        with self._lake.explained(f"read {file.path} of table {self._table}"), self._open(file.path) as parquet:
+            present = set(parquet.schema_arrow.names)
+            found = parquet.read(columns=[name for name in names if name in present], use_threads=alone)
+            return _completed(found, columns, file.partition_values, parquet.metadata.num_rows)
 
     def keep(self, path: str, rows: pa.Table) -> None:
         """Remember the rows of a file that was just written, where single rows of the table are asked for."""
         if self.gives_rows and len(rows) >= FEW_ROWS:
-            pieces = (rows.slice(start, PIECE) for start in range(0, len(rows), PIECE))
-            self._cache.put(self._identity, path, pieces, rows.nbytes)
+            starts = range(0, len(rows), ROW_GROUP)
+            for number, start in enumerate(starts):
+                self._cache.put(self._identity, path, number, rows.slice(start, ROW_GROUP))
+            self._remember(path, [min(ROW_GROUP, len(rows) - start) for start in starts])
 
     @property
     def _identity(self) -> str:
         return f"{self._lake.uri}/{self._table}"
 
-    def _held(self, file: DataFile, columns: pa.Schema, positions: Ints | None) -> pa.Table | None:
-        """Give a file's rows from the cache; fill it where whole rows are asked for from most of the file."""
-        held = self._cache.get(self._identity, file.path)
-        if held is not None or positions is None or len(columns) < WHOLE_ROWS:
-            return held
-        self.gives_rows = True
-        with self._lake.explained(f"read {file.path} of table {self._table}"), self._open(file.path) as parquet:
-            footer = parquet.metadata
-            if len(_groups(footer, positions)) * 2 < footer.num_row_groups or footer.num_rows < FEW_ROWS:
-                return None
-            first = parquet.read_row_group(0)
-            rest = (parquet.read_row_group(number) for number in range(1, footer.num_row_groups))
-            size = first.nbytes * footer.num_rows // max(1, len(first))
-            kept = self._cache.put(self._identity, file.path, chain([first], rest), size)
-        return self._cache.get(self._identity, file.path) if kept else None
+    def _sizes_of(self, path: str) -> list[int] | None:
+        """Give how many rows the row groups of a file have, where it is known without opening the file."""
+        with self._lock:
+            return self._sizes.get(path)
+
+    def _remember(self, path: str, sizes: list[int]) -> None:
+        with self._lock:
+            self._sizes[path] = sizes
+            self._sizes.move_to_end(path)
+            while len(self._sizes) > SIZES:
+                self._sizes.popitem(last=False)
 
     def vectors(self, descriptors: Sequence[Descriptor]) -> list[BitMap]:
         """Give the rows of deletion vectors; those in one file are fetched together. Raises DamagedVector."""
@@ -147,6 +163,7 @@ class FileReader:
             parquet = pq.ParquetFile(source, metadata=footer, pre_buffer=True)
         else:
             parquet = pq.ParquetFile(pa.memory_map(str(Path(self._lake.uri) / at)), metadata=footer)
+        self._remember(path, _sizes(parquet.metadata))
         with self._lock:
             self._footers[path] = parquet.metadata
             while len(self._footers) > FOOTERS:
@@ -185,12 +202,16 @@ class _RemoteFile(io.RawIOBase):
         return True
 
 
-def _groups(footer: pq.FileMetaData, positions: Ints | None) -> list[_Piece]:
-    """Give the row groups that hold ascending positions (all, without any)."""
-    sizes = [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
-    if positions is None:
-        return [(number, size, np.empty(0, np.int64)) for number, size in enumerate(sizes)]
-    return _cut(sizes, positions)
+def _sizes(footer: pq.FileMetaData) -> list[int]:
+    """Give how many rows each row group has."""
+    return [footer.row_group(number).num_rows for number in range(footer.num_row_groups)]
+
+
+def _group(parquet: pq.ParquetFile, number: int, names: Sequence[str] | None, *, alone: bool) -> pa.Table:
+    """Give columns (all, without names) of one row group; those that the file does not have are left out."""
+    present = set(parquet.schema_arrow.names)
+    wanted = None if names is None else [name for name in names if name in present]
+    return parquet.read_row_group(number, columns=wanted, use_threads=alone)
 
 
 def _cut(sizes: Sequence[int], positions: Ints) -> list[_Piece]:
@@ -206,15 +227,6 @@ def _cut(sizes: Sequence[int], positions: Ints) -> list[_Piece]:
 
 def _starts(sizes: Sequence[int]) -> Ints:
     return np.cumsum([0, *sizes])
-
-
-def _taken(rows: pa.Table, starts: Ints, pieces: Sequence[_Piece]) -> pa.Table:
-    """Give the rows at the positions within pieces that start there.
-
-    One by one: over several chunks pyarrow's take copies all of them first.
-    """
-    found = zip(starts.tolist(), pieces, strict=True)
-    return pa.concat_tables([rows.slice(start, size).take(pa.array(within)) for start, (_, size, within) in found])
 
 
 def _completed(read: pa.Table, columns: pa.Schema, values: Mapping[str, str | None], count: int) -> pa.Table:

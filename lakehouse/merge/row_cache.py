@@ -1,7 +1,7 @@
-"""Rows of data files on local disk as Arrow, memory-mapped: single rows of many files are read without decoding files.
+"""Row groups of data files on local disk as Arrow, memory-mapped: single rows are read without decoding files again.
 
 A cache under a budget, shared by the processes of one user on one machine. Losing it costs time, never an answer:
-data files never change, and each is known by its table's id and its path. What was used a short while ago is not given
+data files never change, and each is known by its table and its path. What was used a short while ago is not given
 up for something new: else tables that are larger than the budget would push each other out all the time.
 """
 
@@ -15,7 +15,6 @@ import tempfile
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Iterable
 from pathlib import Path
 from threading import Lock
 
@@ -24,13 +23,13 @@ import pyarrow as pa
 VARIABLE = "TIDEGATE_ROW_CACHE_BYTES"
 BUDGET = 8 * 2**30  # bytes, where the variable does not say otherwise; 0 switches the cache off
 FREE_SHARE = 0.25  # of what is free on the disk that may be taken at most
-OPEN = 1_024  # files kept mapped
+OPEN = 4_096  # pieces kept mapped
 IN_USE_SECONDS = 300.0  # how long a file stays after it was last used, whatever else wants its room
 NOTED_SECONDS = 60.0  # how often its use is noted on disk
 
 
 class RowCache:
-    """Gives the rows of data files that were put before; least recently used files go first."""
+    """Gives the pieces of data files that were put before; least recently used ones go first."""
 
     def __init__(
         self, folder: Path | None = None, budget: int | None = None, *, in_use_seconds: float = IN_USE_SECONDS
@@ -42,12 +41,9 @@ class RowCache:
         self._noted: dict[str, float] = {}  # name -> when its use was last noted (monotonic seconds)
         self._lock = Lock()
 
-    def get(self, table: str, path: str) -> pa.Table | None:
-        """Give all rows of a data file of the table with this id, in their order, in the pieces they were put in.
-
-        None when they are not held.
-        """
-        name = _name(table, path)
+    def get(self, table: str, path: str, piece: int) -> pa.Table | None:
+        """Give the rows of one piece (row group) of a table's data file, in order; None when they are not held."""
+        name = _name(table, path, piece)
         with self._lock:
             held = self._mapped.get(name)
             if held is not None:
@@ -75,18 +71,16 @@ class RowCache:
             with contextlib.suppress(OSError):
                 os.utime(self.folder / name)
 
-    def put(self, table: str, path: str, pieces: Iterable[pa.Table], size: int) -> bool:
-        """Keep the rows of a data file, which come in pieces and have about so many bytes; what cannot be kept is not.
-
-        The pieces are asked for one by one, or not at all. Says whether they were kept.
-        """
+    def put(self, table: str, path: str, piece: int, rows: pa.Table) -> bool:
+        """Keep the rows of one piece of a data file; what cannot be kept is not. Says whether they were."""
         own = self.folder / f".{uuid.uuid4().hex}"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not self._has_room(size):
+            if not self._has_room(rows.nbytes):
                 return False
-            _write(own, pieces)
-            own.replace(self.folder / _name(table, path))
+            with pa.OSFile(str(own), "wb") as sink, pa.ipc.new_file(sink, rows.schema) as writer:
+                writer.write_table(rows.combine_chunks())
+            own.replace(self.folder / _name(table, path, piece))
         except (OSError, pa.ArrowException):
             with contextlib.suppress(OSError):
                 own.unlink(missing_ok=True)
@@ -111,15 +105,5 @@ class RowCache:
         return True
 
 
-def _write(path: Path, pieces: Iterable[pa.Table]) -> None:
-    writer = None
-    with pa.OSFile(str(path), "wb") as sink:
-        for piece in pieces:
-            writer = writer or pa.ipc.new_file(sink, piece.schema)
-            writer.write_table(piece.combine_chunks())
-        if writer:
-            writer.close()
-
-
-def _name(table: str, path: str) -> str:
-    return hashlib.sha256(f"{table}/{path}".encode()).hexdigest()[:40]
+def _name(table: str, path: str, piece: int) -> str:
+    return hashlib.sha256(f"{table}/{path}#{piece}".encode()).hexdigest()[:40]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,52 +33,47 @@ def used(cache: RowCache, seconds_ago: float) -> None:
 
 def test_pieces_are_given_back_as_they_came(tmp_path: Path) -> None:
     cache = RowCache(tmp_path / "rows", 10**6)
-    assert cache.put("t", "a", [some(0), some(100, 50)], some(0, 150).nbytes)
-    held = RowCache(tmp_path / "rows", 10**6).get("t", "a")
-    assert held is not None and held.equals(some(0, 150)) and [len(c) for c in held.column(0).chunks] == [100, 50]
-    assert cache.get("t", "b") is None and cache.get("u", "a") is None
+    assert cache.put("t", "a", 0, some(0)) and cache.put("t", "a", 1, some(100, 50))
+    fresh = RowCache(tmp_path / "rows", 10**6)
+    found = fresh.get("t", "a", 0), fresh.get("t", "a", 1)
+    assert found == (some(0), some(100, 50))
+    assert fresh.get("t", "a", 2) is None and fresh.get("t", "b", 0) is None and fresh.get("u", "a", 0) is None
 
 
 def test_what_was_used_a_short_while_ago_is_not_given_up_and_what_was_not_goes_first(tmp_path: Path) -> None:
     size = some(0).nbytes
     cache = RowCache(tmp_path / "rows", size * 5, in_use_seconds=60)
-    assert all(cache.put("t", name, [some(0)], size) for name in "abc")
-    asked: list[int] = []
-
-    def pieces() -> Iterator[pa.Table]:
-        asked.append(1)
-        yield some(0)
-
-    assert not cache.put("t", "large", pieces(), size * 3) and not asked, "there is no room: nothing is read for it"
+    assert all(cache.put("t", name, 0, some(0)) for name in "abc")
+    assert not cache.put("t", "large", 0, some(0, 300)), "all that is there is in use"
     used(cache, 120)
-    assert cache.get("t", "b") is not None
-    assert cache.put("t", "d", pieces(), size * 2) and asked
-    assert cache.get("t", "b") is not None and cache.get("t", "d") is not None
+    assert cache.get("t", "b", 0) is not None
+    assert cache.put("t", "d", 0, some(0, 200))
+    assert cache.get("t", "b", 0) is not None and cache.get("t", "d", 0) is not None
     fresh = RowCache(tmp_path / "rows", size * 5)
-    assert sum(fresh.get("t", name) is not None for name in "ac") < 2
+    assert sum(fresh.get("t", name, 0) is not None for name in "ac") < 2
 
 
 def test_a_file_that_stays_mapped_counts_as_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = RowCache(tmp_path / "rows", some(0).nbytes * 2, in_use_seconds=60)
-    cache.put("t", "a", [some(0)], some(0).nbytes)
-    assert cache.get("t", "a") is not None
+    cache.put("t", "a", 0, some(0))
+    assert cache.get("t", "a", 0) is not None
     used(cache, 120)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 61)
-    assert cache.get("t", "a") is not None
-    assert not cache.put("t", "b", [some(0)], some(0).nbytes * 2)
+    assert cache.get("t", "a", 0) is not None
+    assert not cache.put("t", "b", 0, some(0, 200))
 
 
-def test_without_a_budget_or_a_disk_nothing_is_kept(tmp_path: Path) -> None:
-    assert not RowCache(tmp_path / "rows", 0).put("t", "a", [some(0)], some(0).nbytes)
+def test_without_a_budget_or_a_disk_nothing_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not RowCache(tmp_path / "rows", 0).put("t", "a", 0, some(0))
+    full = RowCache(tmp_path / "full", 10**6)
 
-    def pieces() -> Iterator[pa.Table]:
-        yield some(0)
+    def no_space(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    full = RowCache(tmp_path / "full", 10**6)
-    assert not full.put("t", "a", pieces(), some(0).nbytes)
-    assert full.get("t", "a") is None and not list(full.folder.iterdir()), "half a file is left"
+    monkeypatch.setattr(Path, "replace", no_space)
+    assert not full.put("t", "a", 0, some(0))
+    assert full.get("t", "a", 0) is None and not list(full.folder.iterdir()), "half a file is left"
 
 
 @pytest.mark.parametrize("budget", [10**9, 0], ids=["kept", "not kept"])
@@ -98,7 +92,7 @@ def test_rows_at_positions_are_the_same_whether_they_are_kept_or_not(
         positions = np.sort(random.choice(ROWS, count, replace=False))
         for _ in range(2):
             assert reader.read(file, COLUMNS, positions).equals(rows.take(pa.array(positions)))
-    assert (cache.get(f"{lake.uri}/t", written.path) is not None) == bool(budget)
+    assert (cache.get(f"{lake.uri}/t", written.path, 0) is not None) == bool(budget)
 
 
 def test_files_written_again_are_kept_where_single_rows_are_asked_for(
@@ -106,7 +100,8 @@ def test_files_written_again_are_kept_where_single_rows_are_asked_for(
 ) -> None:
     monkeypatch.setattr(reading, "FEW_ROWS", 10)
     monkeypatch.setattr(reading, "WHOLE_ROWS", 3)
-    monkeypatch.setattr(reading, "PIECE", 7)
+    monkeypatch.setattr(reading, "ROW_GROUP", 7)
+    monkeypatch.setattr(data_files, "ROW_GROUP", 7)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     table = merge_table(local, partition_by=("region",))
     writer = Writer(table)
@@ -116,7 +111,7 @@ def test_files_written_again_are_kept_where_single_rows_are_asked_for(
 
     def held() -> set[str]:
         files = [file.path for file in table.files().values()]
-        return {path for path in files if kept.get(f"{local.uri}/t", path) is not None}
+        return {path for path in files if kept.get(f"{local.uri}/t", path, 0) is not None}
 
     def rewrite() -> None:
         writer.moved(*table.rewrite(sorted(table.files())))
