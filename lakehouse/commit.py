@@ -25,10 +25,11 @@ from lakehouse.kinds import kinds_of, other_kinds
 from lakehouse.lake import Lake
 from lakehouse.lane_states import part_of, verify_lanes
 from lakehouse.lanes import WHOLE, Lane
-from lakehouse.plan import Earliest, GapOracle, Step, all_held, plan
+from lakehouse.plan import Earliest, GapOracle, all_held, chunks_of, plan
 from lakehouse.progress import Partition, Writer
 from lakehouse.restarts import Found, restarts_in
 from lakehouse.segments import SectionRef
+from lakehouse.stamps import stamped, without_state
 from lakehouse.state.columns import toastable
 from lakehouse.state.floors import raised
 from lakehouse.state.settling import shaped
@@ -224,7 +225,7 @@ class StreamTables:
         for table in self.tables:
             if isinstance(table, StateTable) and table.kind.name in changes:
                 self._verify_columns(table)
-                table.complete(changes[table.kind.name], state if table is self.anchor else _without_state(state))
+                table.complete(changes[table.kind.name], state if table is self.anchor else without_state(state))
         self.anchor.stream.settled()
         return len(changes)
 
@@ -252,7 +253,8 @@ class StreamTables:
             judged = self._sorted(judged, loaded)
             snapshots, judged = self._compared(judged, state, identity, (progress, loaded.lasts, oracles[0]), now_ms)
             lives = {**state.lives, **found.lives}
-            state = replace(self._stamped(state, steps, loaded, judged, identity), snapshots=snapshots, lives=lives)
+            state = stamped(state, steps, loaded, judged, identity)
+            state = replace(state, version=self._version, snapshots=snapshots, lives=lives)
             self._commit_tables(loaded, judged, state)
             progress |= loaded.lasts
             self._known = (time.monotonic(), dict(progress))
@@ -372,7 +374,7 @@ class StreamTables:
                 self._verify_columns(table)
                 own = table.progress(loaded.lasts)
                 progress = {p: max(last, own.get(p, last)) for p, last in loaded.lasts.items()}
-                table.apply(batch, progress, _without_state(state))
+                table.apply(batch, progress, without_state(state))
         seen = {table.kind.name: (table.table_id, table.version) for table in self.tables[:-1]}
         self._verify_columns(self.anchor)
         current = self.anchor if self.followers and isinstance(self.anchor, StateTable) else None
@@ -387,61 +389,3 @@ class StreamTables:
         if self.followers and isinstance(self.anchor, StateTable) and (state := self.anchor.state()) is not None:
             for follower in self.followers:
                 follower.catch_up(self.anchor, state)
-
-    def _stamped(
-        self,
-        state: AnchorState,
-        steps: Sequence[Step],
-        loaded: Loaded,
-        judged: Judged,
-        identity: TopicIdentity | None,
-    ) -> AnchorState:
-        """Give the state that the chunk's commit carries."""
-        ids = {topic: i for topic, i in identity.ids.items() if topic in loaded.topics} if identity else {}
-        ends = identity.ends if identity else {}
-        partitions = {
-            p: replace(s, end=ends.get(p, s.end)) if p in loaded.lasts else s for p, s in judged.partitions.items()
-        }
-        return replace(
-            state,
-            version=self._version,
-            commit=uuid.uuid4().hex,
-            watermark_ms=judged.watermark_ms,
-            topics={**state.topics, **ids},
-            counts=dict(Counter(state.counts) + judged.counts),
-            last_counts=dict(judged.counts),
-            ranges=_ranges(steps, loaded.lasts),
-            partitions=partitions,
-            awaited=judged.awaited,
-            floors=judged.batch.floors,
-        )
-
-
-def _ranges(steps: Sequence[Step], lasts: Mapping[Partition, int]) -> tuple[tuple[str, int, int, int, int], ...]:
-    """Give the ranges of steps that are applied, up to each partition's last offset."""
-    found = [
-        (r.topic, r.partition, max(r.first, step.cuts[r.topic, r.partition] + 1), min(r.last, last), r.records)
-        for step in steps
-        for r in step.ranges
-        if (last := lasts.get((r.topic, r.partition))) is not None
-    ]
-    return tuple(covered for covered in found if covered[2] <= covered[3])
-
-
-def _without_state(state: AnchorState) -> AnchorState:
-    """Give what a table that is not the anchor carries: who, what and how much, not the partitions' states."""
-    return replace(state, partitions={}, awaited={}, watermark_ms=None, tables={}, lives={}, lane=None)
-
-
-def chunks_of(steps: Sequence[Step], max_rows: int) -> Iterator[list[Step]]:
-    """Give the steps in lists of at most max_rows rows each; a single section is never split."""
-    chunk: list[Step] = []
-    rows = 0
-    for step in steps:
-        if chunk and rows + step.ref.rows > max_rows:
-            yield chunk
-            chunk, rows = [], 0
-        chunk.append(step)
-        rows += step.ref.rows
-    if chunk:
-        yield chunk

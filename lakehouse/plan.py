@@ -68,6 +68,20 @@ def plan(
     return [Step(refs[index], applied) for index, applied in _in_order(cuts)]
 
 
+def chunks_of(steps: Sequence[Step], max_rows: int) -> Iterator[list[Step]]:
+    """Give the steps in lists of at most max_rows rows each; a single section is never split."""
+    chunk: list[Step] = []
+    rows = 0
+    for step in steps:
+        if chunk and rows + step.ref.rows > max_rows:
+            yield chunk
+            chunk, rows = [], 0
+        chunk.append(step)
+        rows += step.ref.rows
+    if chunk:
+        yield chunk
+
+
 def _needed(
     chain: Sequence[tuple[int, Range]], progress: int | None, gaps: GapOracle, earliest: Earliest, stream: str
 ) -> Iterator[tuple[int, int]]:
