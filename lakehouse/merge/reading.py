@@ -70,16 +70,21 @@ class FileReader:
             sizes = self._sizes_of(file.path) or _sizes(parquet().metadata)
             keeps = len(columns) >= WHOLE_ROWS and sum(sizes) >= FEW_ROWS
             self.gives_rows |= len(columns) >= WHOLE_ROWS
-            taken = []
+            taken, counts = list[pa.Table](), list[int]()
             for number, _, within in _cut(sizes, positions):
                 rows = self._cache.get(self._identity, file.path, number)
                 if rows is None:
                     rows = _group(parquet(), number, None if keeps else names, alone=alone)
                     if keeps:
                         self._cache.put(self._identity, file.path, number, rows)
-                found = rows.select([n for n in names if n in rows.column_names]).take(pa.array(within))
-                taken.append(_completed(found, columns, file.partition_values, len(within)))
-        return pa.concat_tables(taken) if taken else columns.empty_table()
+                taken.append(rows.select([n for n in names if n in rows.column_names]).take(pa.array(within)))
+                counts.append(len(within))
+        if not taken:
+            return columns.empty_table()
+        if all(part.schema == taken[0].schema for part in taken):  # as a rule; one that was kept may differ
+            taken, counts = [pa.concat_tables(taken)], [len(positions)]
+        values = file.partition_values
+        return pa.concat_tables([_completed(part, columns, values, n) for part, n in zip(taken, counts, strict=True)])
 
     def _whole(self, file: DataFile, columns: pa.Schema, *, alone: bool) -> pa.Table:
         """Give columns of all rows of a file: from what is kept, where all of it is."""
