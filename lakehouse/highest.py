@@ -59,10 +59,3 @@ class HighestBefore:
         ranks[order] = np.arange(len(order))
         found: Ints = self._best[order][np.maximum.accumulate(ranks)]
         return found
-
-
-def at_or_below(position: Ints, highest: Ints) -> Flags:
-    """Mark the positions that are not above the highest before them."""
-    same = position[:, 0] == highest[:, 0]
-    marks: Flags = (position[:, 0] < highest[:, 0]) | (same & (position[:, 1] <= highest[:, 1]))
-    return marks

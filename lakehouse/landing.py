@@ -27,12 +27,12 @@ from lakehouse.anchor import AnchorState, Floors, merged_floors
 from lakehouse.before import Before
 from lakehouse.errors import CommitContested, NotBegun, SchemaRefused
 from lakehouse.groups import NONE, Flags, Ints, Partition, int64s
-from lakehouse.highest import at_or_below, judged, positions
+from lakehouse.highest import judged, positions
 from lakehouse.kind import Batch
 from lakehouse.kinds import kinds_of
 from lakehouse.lake import Lake
 from lakehouse.merge.keys import keys_of
-from lakehouse.order import NOTHING_BEGUN, Begun
+from lakehouse.order import NOTHING_BEGUN, Begun, stands_above
 from lakehouse.places import PLACE, among, held_places, texts
 from lakehouse.progress import Writer, replay_id
 from lakehouse.quarantined import COORDINATES, LOCATION, Waiting
@@ -244,7 +244,7 @@ class _Attempt:
 
         What is read again is in time: the windows that its rows belong to are counted again.
         """
-        resent = judged(new) & at_or_below(positions(new), highest) if len(new) else np.zeros(0, np.bool_)
+        resent = judged(new) & ~stands_above(positions(new), highest) if len(new) else np.zeros(0, np.bool_)
         verdicts = {
             "_late": pa.array(np.zeros(len(new), np.bool_)),
             "_lateness_ms": pa.array(np.zeros(len(new), np.int64)),

@@ -28,7 +28,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from lakehouse.groups import NONE, Ints, Partition, group_rows, int64s
+from lakehouse.groups import NONE, Flags, Ints, Partition, group_rows, int64s
 
 EPOCH_SHIFT = 56
 HALVES = 4
@@ -66,9 +66,16 @@ def rank(
     return major + _epochs(rows, epochs), ranked
 
 
-def is_swept(minor: Ints) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def stands_above(position: Ints, other: Ints) -> Flags:
+    """Mark the ranks (n x 2) that stand above others."""
+    same = position[:, 0] == other[:, 0]
+    marks: Flags = (position[:, 0] > other[:, 0]) | (same & (position[:, 1] > other[:, 1]))
+    return marks
+
+
+def is_swept(minor: Ints) -> Flags:
     """Mark the second numbers that only ends of rows have which a snapshot does not hold: its rows' less one."""
-    marks: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = minor % HALVES == SWEPT
+    marks: Flags = minor % HALVES == SWEPT
     return marks
 
 
@@ -132,17 +139,15 @@ def _epochs(rows: pa.Table, epochs: Mapping[str, int]) -> Ints | np.int64:
     return lifted
 
 
-def _beside_the_log(snapshot: pa.ChunkedArray) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _beside_the_log(snapshot: pa.ChunkedArray) -> Flags:
     if snapshot.null_count == len(snapshot):
         return np.zeros(len(snapshot), np.bool_)
-    marks: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = pc.fill_null(
-        pc.equal(snapshot, "incremental"), False
-    ).to_numpy()
+    marks: Flags = pc.fill_null(pc.equal(snapshot, "incremental"), False).to_numpy()
     return marks
 
 
-def _held(column: pa.ChunkedArray) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _held(column: pa.ChunkedArray) -> Flags:
     if column.null_count == len(column):
         return np.zeros(len(column), np.bool_)
-    marks: np.ndarray[tuple[int, ...], np.dtype[np.bool_]] = pc.is_valid(column).to_numpy()
+    marks: Flags = pc.is_valid(column).to_numpy()
     return marks

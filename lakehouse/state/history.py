@@ -18,7 +18,7 @@ from lakehouse.anchor import Floors
 from lakehouse.groups import NONE, Flags, Ints
 from lakehouse.merge.indexed import CLOSED, FLAGS, REMEMBERS, Change, IndexedTable
 from lakehouse.merge.keys import Keys
-from lakehouse.order import is_swept
+from lakehouse.order import is_swept, stands_above
 from lakehouse.state.candidates import NEW, NOWHERE, Candidates, Rows, assembled
 from lakehouse.state.columns import history_schema, toastable
 from lakehouse.state.events import ALIVE, NOTE, Events, lists_of, nothing_said
@@ -97,12 +97,12 @@ class History:
         for table in (self.memory, self.history):
             hits = table.last(keys)
             position = np.stack([hits.entries.major, hits.entries.minor], axis=1)
-            above = _above(position, top[hits.asked])
+            above = stands_above(position, top[hits.asked])
             top[hits.asked[above]] = position[above]
             marked[hits.asked[(hits.entries.location & REMEMBERS) != 0]] = True
         open_version[hits.asked] = np.where((hits.entries.location & CLOSED) == 0, hits.entries.location, NONE)
         position = np.stack([events.major, events.minor], axis=1)
-        marked[of[~_above(position, top[of])]] = True
+        marked[of[~stands_above(position, top[of])]] = True
         marked[of[is_swept(top[of, 1]) & (events.minor == top[of, 1] + 1)]] = True  # that end was none
         for marks in events.unset.values():
             marked[of[marks & (events.what == ALIVE)]] = True
@@ -234,7 +234,9 @@ class History:
         marks[1:] = (follows[versions[:-1]] == versions[1:]) & may[1:]
         for own in floors.values():
             for major, minor, _ in own:
-                below = ~_above(np.stack([c.major[versions], c.minor[versions]], axis=1), np.array([[major, minor]]))
+                below = ~stands_above(
+                    np.stack([c.major[versions], c.minor[versions]], axis=1), np.array([[major, minor]])
+                )
                 marks[1:] &= below[1:] == below[:-1]
         where = np.flatnonzero(marks)
         for name in tracked_columns(self.contract) if len(where) else ():
@@ -287,11 +289,6 @@ def _at(times: pa.Array, where: Rows) -> pa.Array:
     return (
         times.take(pa.array(np.maximum(where, 0), mask=where < 0)) if len(times) else pa.nulls(len(where), times.type)
     )
-
-
-def _above(position: Ints, other: Ints) -> Flags:
-    marks: Flags = (position[:, 0] > other[:, 0]) | ((position[:, 0] == other[:, 0]) & (position[:, 1] > other[:, 1]))
-    return marks
 
 
 def _equal(column: pa.ChunkedArray, where: Rows, values: pa.Array) -> Flags:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lakehouse.groups import NONE, Flags, Ints
+from lakehouse.order import stands_above
 from lakehouse.state.candidates import DEEPEST, NEW, Candidates, Rows
 from lakehouse.state.columns import REST
 from lakehouse.state.events import ALIVE, CELL, DEAD
@@ -69,15 +70,10 @@ def lacking(c: Candidates, waits: Waits, sources: Sources, rows: Rows) -> tuple[
 
     That is one that waits above the row, or below it and said a column that no change has said since.
     """
-    newest = _newest(c, waits, np.ones(len(c), np.bool_), c.group[rows], np.full((len(rows), 2), _HIGHEST))
+    newest, hidden = _lacks(c, waits, sources, rows, np.full((len(rows), 2), _HIGHEST))
     alive = c.what[rows] == ALIVE
-    hidden = {}
-    for name, (own, _) in sources.items():
-        if name in waits.hidden and waits.hidden[name].any():
-            highest = np.full((len(rows), 2), _HIGHEST)
-            hidden[name] = alive & _hides(c, waits, name, own, rows, highest)
-    above = _above(newest, _position(c, rows))
-    return _kept(newest, alive & np.logical_or.reduce([above, *hidden.values()])), hidden
+    waiting = alive & np.logical_or.reduce([stands_above(newest, _position(c, rows)), *hidden.values()])
+    return _kept(newest, waiting), {name: marks & alive for name, marks in hidden.items()}
 
 
 def lacked(c: Candidates, waits: Waits, sources: Sources, ends: Rows) -> tuple[Ints, dict[str, Flags]]:
@@ -88,12 +84,15 @@ def lacked(c: Candidates, waits: Waits, sources: Sources, ends: Rows) -> tuple[I
     until = _position(c, ends)
     weak = np.flatnonzero(c.weak[ends])
     until[weak] = _next(c)[ends[weak]]
-    newest = _newest(c, waits, np.ones(len(c), np.bool_), c.group[ends], until)
-    hidden = {}
-    for name, (own, _) in sources.items():
-        if name != REST and name in waits.hidden and waits.hidden[name].any():
-            hidden[name] = _hides(c, waits, name, own, ends, until)
+    newest, hidden = _lacks(c, waits, sources, ends, until)
     return _kept(newest, np.logical_or.reduce([np.zeros(len(ends), np.bool_), *hidden.values()])), hidden
+
+
+def _lacks(c: Candidates, waits: Waits, sources: Sources, rows: Rows, until: Ints) -> tuple[Ints, dict[str, Flags]]:
+    """Give the newest change that waits below a position for each row (n x 2, NONE), and the columns hidden there."""
+    newest = _newest(c, waits, np.ones(len(c), np.bool_), c.group[rows], until)
+    said = (name for name, marks in waits.hidden.items() if name in sources and marks.any())
+    return newest, {name: _hides(c, waits, name, sources[name][0], rows, until) for name in said}
 
 
 def _hides(c: Candidates, waits: Waits, name: str, own: Rows, rows: Rows, until: Ints) -> Flags:  # noqa: PLR0917
@@ -105,7 +104,7 @@ def _hides(c: Candidates, waits: Waits, name: str, own: Rows, rows: Rows, until:
     said = (says >= 0) & (c.what[says] != DEAD)
     at = _position(c, says)
     same = (newest == at).all(axis=1) & c.link(name)[says]  # taken over by the key change itself
-    hides: Flags = said & (newest[:, 0] != NONE) & (_above(newest, at) | same)
+    hides: Flags = said & (newest[:, 0] != NONE) & (stands_above(newest, at) | same)
     return hides
 
 
@@ -162,8 +161,3 @@ def _position(c: Candidates, rows: Rows) -> Ints:
 def _kept(position: Ints, marks: Flags) -> Ints:
     kept: Ints = np.where(marks[:, None], position, NONE)
     return kept
-
-
-def _above(position: Ints, other: Ints) -> Flags:
-    marks: Flags = (position[:, 0] > other[:, 0]) | ((position[:, 0] == other[:, 0]) & (position[:, 1] > other[:, 1]))
-    return marks

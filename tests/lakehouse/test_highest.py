@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lakehouse.groups import NONE
-from lakehouse.highest import HighestBefore, at_or_below, positions
+from lakehouse.highest import HighestBefore, positions
+from lakehouse.order import stands_above
 
 ROWS = st.lists(
     st.tuples(
@@ -41,5 +42,5 @@ def test_each_offset_gets_the_highest_position_below_it(asked: list[int], parts:
 
 def test_a_position_that_came_before_is_not_above() -> None:
     rows = positions(table([(0, 5, 5, None, None), (1, 5, 6, None, None), (2, 6, 0, None, None)]))
-    assert at_or_below(rows, np.full((3, 2), [5, 12])).tolist() == [True, True, False]
-    assert not at_or_below(rows, np.full((3, 2), NONE)).any()
+    assert stands_above(rows, np.full((3, 2), [5, 12])).tolist() == [False, False, True]
+    assert stands_above(rows, np.full((3, 2), NONE)).all()
