@@ -81,11 +81,8 @@ def test_addresses_survive_a_restart(tmp_path: Path) -> None:
 def test_a_port_that_somebody_else_has_taken_is_replaced(tmp_path: Path) -> None:
     with Stack(tmp_path, ["one"]) as stack:
         port = stack.place("one").ports["tcp"]
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", port))
-        other.listen()
-        with Stack(tmp_path, ["one"]) as stack:
-            assert stack.place("one").ports["tcp"] != port
+    with socket.create_server(("127.0.0.1", port)), Stack(tmp_path, ["one"]) as stack:
+        assert stack.place("one").ports["tcp"] != port
 
 
 def test_a_killed_process_is_seen_and_the_next_up_starts_it_again(tmp_path: Path) -> None:
