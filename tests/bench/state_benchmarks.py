@@ -26,7 +26,7 @@ KEPT: Mapping[str, tuple[tuple[str, ...], str, str]] = {
     "changes, history, current": (state.WITH_HISTORY, "changes, current", "70 %"),
 }
 COMMITS = 8
-READ_COMMITS = 20
+READ_COMMITS = 40
 TABLES, TABLE_KEYS, TABLE_RECORDS = 10, 5_000_000, 2_000_000
 PACE, SUSTAINED_KEYS = 20_000, 1_000_000
 
