@@ -12,6 +12,9 @@ STORES := $(BIN)/pytest -m integration tests/lakehouse $(ALL_CORES)
 # Java's optimising compiler never earns back what it costs servers that live for minutes: a fifth of the CPU of all.
 CLUSTERS := JDK_JAVA_OPTIONS=-XX:TieredStopAtLevel=1 $(BIN)/pytest -m integration --ignore=tests/lakehouse
 
+# Hundreds of programs begin in one test run: what they import is compiled once.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup demo test fast check format bench chaos lock clean
 
 help: ## list the commands

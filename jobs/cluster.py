@@ -1,27 +1,17 @@
-"""A Flink cluster seen from outside: its REST interface, and `flink run` from the pip package."""
+"""A Flink cluster seen from outside, by its REST interface."""
 
 from __future__ import annotations
 
-import os
-import re
-import subprocess
-import sys
 import time
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
-import pyflink
 
-from jobs.errors import ClusterUnreachable, JobRefused
+from jobs.errors import ClusterUnreachable
 
 STOP_SECONDS = 15.0  # a commit or a batch may take as long before the job is cancelled
-SUBMIT_SECONDS = 180
 FINISHED = frozenset({"FINISHED", "CANCELED", "FAILED"})
-_SUBMITTED = re.compile(r"JobID ([0-9a-f]{32})")
-_PYTHON_ERROR = re.compile(r"(?:(?:[a-z_]\w*\.)+[A-Z]\w*|\w+(?:Error|Exception)): ")  # as a traceback ends
 
 
 @dataclass(frozen=True)
@@ -95,27 +85,6 @@ class Cluster:
             pass  # no folder for savepoints, or a job that ended meanwhile
         return False
 
-    def submit(self, arguments: Sequence[str], environment: Mapping[str, str]) -> str:
-        """Submit jobs/entry/ingest.py with `flink run`, detached, and give the job's id.
-
-        `environment` names the Flink configuration and library folders. Raises JobRefused with the client's words.
-        """
-        flink = Path(pyflink.__file__).parent / "bin" / "flink"
-        job = Path(__file__).parent / "entry" / "ingest.py"
-        python = ["-pyexec", sys.executable, "-pyclientexec", sys.executable]
-        command = [str(flink), "run", "-d", "-m", self.address, *python, "-py", str(job), *arguments]
-        own = {**os.environ, **environment}
-        try:
-            done = subprocess.run(command, env=own, capture_output=True, text=True, check=False, timeout=SUBMIT_SECONDS)
-        except subprocess.TimeoutExpired:
-            raise JobRefused(
-                f"`flink run` did not submit the job within {SUBMIT_SECONDS} s: is the cluster busy?"
-            ) from None
-        found = _SUBMITTED.search(done.stdout)
-        if not found:
-            raise JobRefused(last_words(done.stdout + "\n" + done.stderr))
-        return found[1]
-
     def _get_known(self, path: str) -> dict[str, Any] | None:
         """Ask about a job; None when the cluster does not know it, as after a JobManager's death."""
         try:
@@ -156,13 +125,3 @@ def root_cause(trace: str) -> str:
             return told[0]
     causes = [line for line in lines if line.startswith("Caused by: ")]
     return (causes[-1] if causes else lines[0]).removeprefix("Caused by: ")
-
-
-def last_words(output: str) -> str:
-    """Give the sentence that explains a failed `flink run`: the job's own Python error, else the last Java cause."""
-    said = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith(("\t", "    "))]
-    python = [line for line in said if _PYTHON_ERROR.match(line)]
-    java = [line for line in said if line.startswith("Caused by: ")]
-    own = [line for line in python if not line.startswith(("java.", "org."))]
-    found = own or java or python or said or ["no output"]
-    return f"`flink run` did not submit the job: {found[-1].removeprefix('Caused by: ')}"

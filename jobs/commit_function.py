@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
+
 import pyarrow as pa
 
-from jobs.committer import Committer
 from jobs.exchange import column_result
 from jobs.ingest_function import IngestFunction
-from jobs.kafka.client import KafkaClient
 from jobs.metrics import Metrics
-from lakehouse.lake import Lake
-from udfs.keys import KeyRing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lakehouse.lake import Lake
+    from udfs.keys import KeyRing
 
 
 class CommitSections(IngestFunction):
@@ -19,6 +22,9 @@ class CommitSections(IngestFunction):
 
     def prepare(self, lake: Lake, keys: KeyRing, metrics: Metrics) -> None:
         """Make the committer."""
+        from jobs.committer import Committer
+        from jobs.kafka.client import KafkaClient
+
         self._committer = Committer(
             settings=self.settings,
             contracts={contract.stream: contract for contract in self.contracts},

@@ -11,17 +11,20 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
-from apache_beam.runners.worker.statesampler import StateSampler, set_current_tracker
-from pyflink.fn_execution import coder_impl_fast
-from pyflink.fn_execution.ResettableIO import ResettableIO
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def exchange_arrow_columns() -> None:
     """Make PyFlink's Arrow coder give pyarrow arrays and take what `column_result` gives; call once in a worker."""
+    from apache_beam.runners.worker.statesampler import StateSampler
+    from pyflink.fn_execution import coder_impl_fast
+    from pyflink.fn_execution.ResettableIO import ResettableIO
+
     pa.set_cpu_count(1)  # a slot is one core's worth of work: more threads only contend
     coder_impl_fast.arrow_to_pandas = _columns
     coder_impl_fast.pandas_to_arrow = _batch
@@ -30,12 +33,11 @@ def exchange_arrow_columns() -> None:
     StateSampler.stop = _stop_without_sampling  # type: ignore[method-assign]
 
 
-_TEXT = pd.ArrowDtype(pa.string())
-
-
 def column_result(texts: pa.StringArray) -> pd.Series[Any]:
     """Give a function's result as PyFlink wants it: a Series, which here only wraps the Arrow column."""
-    return pd.Series(texts, dtype=_TEXT)
+    import pandas as pd
+
+    return pd.Series(texts, dtype=pd.ArrowDtype(pa.string()))
 
 
 def first_row_result(text: str | None, rows: int) -> pd.Series[Any]:
@@ -64,11 +66,15 @@ def _read_buffer(self: Any, size: int) -> pa.Buffer:
 
 
 def _start_without_sampling(self: Any) -> None:
+    from apache_beam.runners.worker.statesampler import set_current_tracker
+
     self.tracked_thread = threading.current_thread()
     set_current_tracker(self)  # type: ignore[no-untyped-call]
     self.started = True
 
 
 def _stop_without_sampling(self: Any) -> None:
+    from apache_beam.runners.worker.statesampler import set_current_tracker
+
     set_current_tracker(None)  # type: ignore[no-untyped-call]
     self.finished = True

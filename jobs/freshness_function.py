@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
+
 import pyarrow as pa
 
 from jobs.exchange import column_result
-from jobs.freshness import JOB, Freshness, FreshnessWatch
 from jobs.ingest_function import IngestFunction
-from jobs.kafka.client import KafkaClient
 from jobs.metrics import Metrics
-from lakehouse.freshness import SEVERITY, Health, Job
-from lakehouse.lake import Lake
-from udfs.keys import KeyRing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from lakehouse.freshness import Health
+    from lakehouse.lake import Lake
+    from udfs.keys import KeyRing
 
 
 class WatchFreshness(IngestFunction):
@@ -20,6 +23,9 @@ class WatchFreshness(IngestFunction):
 
     def prepare(self, lake: Lake, keys: KeyRing, metrics: Metrics) -> None:
         """Make the watch."""
+        from jobs.freshness import JOB, Freshness, FreshnessWatch
+        from jobs.kafka.client import KafkaClient
+
         settings = self.settings
         kafka = KafkaClient.from_file(settings.kafka_config, settings.kafka)
         freshness = Freshness(self.contracts, lake, settings.pipeline, kafka)
@@ -28,6 +34,8 @@ class WatchFreshness(IngestFunction):
 
     def eval(self, ticks: pa.Array) -> pd.Series[str]:
         """Look once in freshness_seconds; the gauges are set by the tick after."""
+        from lakehouse.freshness import Job
+
         looked = self._watch.look(lambda: Job.RUNS)
         if looked is not None:
             self._metrics.count("sla_failures", int(bool(looked.failure)))
@@ -38,6 +46,8 @@ class WatchFreshness(IngestFunction):
 
 def report(metrics: Metrics, stream: str, health: Health) -> None:
     """Set the gauges of one stream; what is not known keeps its last value."""
+    from lakehouse.freshness import SEVERITY
+
     m = health.measures
     metrics.set("sla_colour", SEVERITY.index(health.colour), stream=stream)
     metrics.set("sla_violated", sum(level.passed for level in health.levels), stream=stream)

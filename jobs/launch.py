@@ -18,7 +18,7 @@ from jobs.cluster import Cluster
 from jobs.credentials import key_ring, lake_options
 from jobs.epochs import begin_epochs
 from jobs.errors import RunRefused
-from jobs.flink_client import client_environment
+from jobs.flink_client import submit_job
 from jobs.kafka.client import KafkaClient
 from jobs.kafka.offsets import fresh_group
 from jobs.lanes import bring_lanes, finish_lanes
@@ -31,6 +31,7 @@ from lakehouse.standing import unfit_tables
 from udfs.keys import pinned_keys, require_keys
 
 FOLDER = "_tidegate/pipelines"
+JOB = Path(__file__).parent / "entry" / "ingest.py"
 
 
 @dataclass(frozen=True)
@@ -181,8 +182,7 @@ class Launch:
             discovery_seconds=request.discovery_seconds,
             freshness_seconds=request.freshness_seconds,
         )
-        with client_environment() as environment:
-            job_id = self.cluster.submit([settings.to_json()], environment)
+        job_id = submit_job(request.cluster, JOB, [settings.to_json()])
         record_run(self.lake, request, job_id, [contract.stream for contract in self.contracts])
         return job_id
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import httpx
-import pandas as pd
 import pyarrow as pa
 from pyflink.table.udf import FunctionContext, ScalarFunction
 
 from jobs.exchange import column_result, exchange_arrow_columns
 from jobs.metrics import FlinkMetrics, Metrics
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EVERY_SECONDS = 5.0
 TIMEOUT_SECONDS = 3.0

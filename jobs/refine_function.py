@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import pandas as pd
+from typing import TYPE_CHECKING
+
 import pyarrow as pa
 
 from contracts.columns import RECORDS
-from jobs.event_clock import EventClock
 from jobs.exchange import first_row_result
 from jobs.ingest_function import IngestFunction
 from jobs.metrics import Metrics
-from jobs.refinery import Refinery
-from jobs.registry import Registries
-from lakehouse.lake import Lake
 from lakehouse.lanes import channel
-from lakehouse.parking import Parking
-from lakehouse.segments import SectionRef
-from udfs.keys import KeyRing
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from jobs.event_clock import EventClock
+    from lakehouse.lake import Lake
+    from lakehouse.segments import SectionRef
+    from udfs.keys import KeyRing
 
 
 class RefineRecords(IngestFunction):
@@ -24,6 +26,11 @@ class RefineRecords(IngestFunction):
 
     def prepare(self, lake: Lake, keys: KeyRing, metrics: Metrics) -> None:
         """Make the refinery."""
+        from jobs.event_clock import EventClock
+        from jobs.refinery import Refinery
+        from jobs.registry import Registries
+        from lakehouse.parking import Parking
+
         self._refinery = Refinery(
             contracts=self.contracts,
             lake=lake,

@@ -69,11 +69,12 @@ def prepare(place: Place) -> None:
     """Write the configuration folder and link the library folder."""
     for name in ("tmp", "uploads", "pid", "checkpoints", "savepoints"):
         (place.folder / name).mkdir(parents=True, exist_ok=True)
-    write_client(place, {**own_settings(place), **place.settings})
+    write_configuration(place, {**own_settings(place), **place.settings})
+    _link_libraries(place.folder / "lib")
 
 
-def write_client(place: Place, settings: Mapping[str, str]) -> None:
-    """Write conf/ and lib/ as `bin/flink` and the cluster need them, the settings laid over the project's."""
+def write_configuration(place: Place, settings: Mapping[str, str]) -> None:
+    """Write conf/ as `flink run` and the cluster need it, the settings laid over the project's."""
     place.log.mkdir(parents=True, exist_ok=True)
     if not CONFIGURATION.exists():
         raise StackError(f"{CONFIGURATION} is missing: it is part of the project, restore it")
@@ -81,7 +82,12 @@ def write_client(place: Place, settings: Mapping[str, str]) -> None:
     write(place.folder / "conf" / "config.yaml", text, 0o644)
     for logging in (distribution() / "conf").glob("log*"):
         shutil.copy(logging, place.folder / "conf" / logging.name)
-    _link_libraries(place.folder / "lib")
+
+
+def libraries() -> list[Path]:
+    """Give the jars of the package, of the Python bridge and of the connectors."""
+    bridge = (distribution() / "opt").glob("flink-python-*.jar")
+    return [*(distribution() / "lib").glob("*.jar"), *bridge, *jars("flink").glob("*.jar")]
 
 
 def environment(place: Place) -> dict[str, str]:
@@ -90,6 +96,7 @@ def environment(place: Place) -> dict[str, str]:
         "FLINK_HOME": str(distribution()),
         "FLINK_CONF_DIR": str(place.folder / "conf"),
         "FLINK_LIB_DIR": str(place.folder / "lib"),
+        "FLINK_OPT_DIR": str(distribution() / "opt"),
         "FLINK_PLUGINS_DIR": str(distribution() / "plugins"),
         "FLINK_LOG_DIR": str(place.log),
         "JAVA_HOME": str(Path(java()).resolve().parents[1]),
@@ -146,8 +153,7 @@ def _replaced(line: str, settings: Mapping[str, str]) -> bool:
 def _link_libraries(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    bridge = sorted((distribution() / "opt").glob("flink-python-*.jar"))
-    for jar in (*sorted((distribution() / "lib").glob("*.jar")), *bridge, *sorted(jars("flink").glob("*.jar"))):
+    for jar in libraries():
         (folder / jar.name).symlink_to(jar)
 
 

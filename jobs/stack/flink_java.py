@@ -1,4 +1,4 @@
-"""The Java commands of JobManager and TaskManager: what Flink's own start scripts would run, without their shells.
+"""The Java commands of JobManager, TaskManager and client: what Flink's own scripts would run, without their shells.
 
 The scripts start up to six Java processes to find the memory settings of one. Here Flink is asked once, and its answer
 is kept for as long as the configuration stays the same.
@@ -9,15 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
+from jobs.stack.class_archive import class_archive
 from jobs.stack.errors import StackError
 from jobs.stack.jars import PROJECT, java
 
+CLIENT = "org.apache.flink.client.cli.CliFrontend"
 ANSWERS = PROJECT / ".tidegate" / "flink-memory"
 _UTILITY = "org.apache.flink.runtime.util.bash.BashJavaUtils"
 _MARKER = "BASH_JAVA_UTILS_EXEC_RESULT:"
@@ -53,12 +56,31 @@ def command(name: str, distribution: Path, folder: Path, log: Path, arguments: M
     """Give the command line of `jobmanager` or `taskmanager`; the folder holds conf/ and lib/."""
     role, settings = ROLES[name], read(folder / "conf")
     machine, dynamic = _answer(role, distribution, folder / "conf", settings)
-    opening = (settings.get("env.java.opts.all", "") + " " + settings.get(role.options, "")).split()
+    opening = _options(settings, role.options)
     logging = folder / "conf" / "log4j-console.properties"
     places = (f"-Dlog.file={log}", f"-Dlog4j.configurationFile=file:{logging}", "-Dconsole.log.level=WARN")
     extra = [part for key, value in arguments.items() for part in ("-D", f"{key}={value}")]
     program = (role.main, "--configDir", str(folder / "conf"), *dynamic, *extra)
-    return (java(), *role.quick, *machine, *opening, *places, "-cp", _class_path(folder / "lib"), *program)
+    return (
+        java(),
+        *role.quick,
+        *machine,
+        *opening,
+        *places,
+        "-cp",
+        _joined(in_order((folder / "lib").glob("*.jar"))),
+        *program,
+    )
+
+
+@contextmanager
+def client_command(conf: Path, log: Path, libraries: Iterable[Path]) -> Iterator[tuple[str, ...]]:
+    """Give the command line of the client, to which its arguments are added: `run`, `-d` and so on."""
+    program, found = java(), in_order(libraries)
+    options = _options(read(conf), "env.java.opts.client")
+    places = (f"-Dlog.file={log}", f"-Dlog4j.configurationFile=file:{conf / 'log4j-cli.properties'}")
+    with class_archive("flink-client", program, found, options) as archive:
+        yield (program, *options, *archive, *places, "-cp", _joined(found), CLIENT)
 
 
 def read(conf: Path) -> dict[str, str]:
@@ -68,9 +90,18 @@ def read(conf: Path) -> dict[str, str]:
     return content
 
 
-def _class_path(folder: Path) -> str:
+def in_order(jars: Iterable[Path]) -> list[Path]:
     """Give the jars in the order of Flink's scripts: by name, the distribution last."""
-    return ":".join(sorted((str(jar) for jar in folder.glob("*.jar")), key=lambda jar: ("flink-dist" in jar, jar)))
+    return sorted(jars, key=lambda jar: (jar.name.startswith("flink-dist"), jar.name))
+
+
+def _joined(jars: Iterable[Path]) -> str:
+    return ":".join(map(str, jars))
+
+
+def _options(settings: Mapping[str, str], own: str) -> list[str]:
+    """Give the Java options that the configuration asks for: of all programs, and of this one."""
+    return (settings.get("env.java.opts.all", "") + " " + settings.get(own, "")).split()
 
 
 def _answer(role: Role, distribution: Path, conf: Path, settings: Mapping[str, str]) -> tuple[list[str], list[str]]:

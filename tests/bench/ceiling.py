@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
@@ -15,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pyflink
 
 from jobs.cluster import FINISHED, Cluster
-from jobs.flink_client import client_environment
+from jobs.flink_client import submit_job
 from jobs.kafka.client import KafkaClient
 from jobs.kafka.offsets import earliest_offsets, fresh_group, partitions_of
 from jobs.stack import Stack
@@ -54,7 +50,7 @@ def measure(
     options = _options(kafka, topics)
     with Processes(stack) as processes:
         submitted = time.monotonic()
-        job = _submit(cluster, kind, options, settings or {})
+        job = submit_job(cluster.address, JOB, [kind, json.dumps(options)], settings)
         seen = _watch(cluster, job, records)
     flowing = [s for s in seen if s[1]]
     start, end = flowing[0], next((s for s in flowing if s[1] >= records), flowing[-1])
@@ -74,20 +70,6 @@ def _options(kafka: KafkaClient, topics: Sequence[str]) -> dict[str, str]:
         "properties.isolation.level": "read_committed",
         "scan.bounded.mode": "latest-offset",
     }
-
-
-def _submit(cluster: Cluster, kind: str, options: Mapping[str, str], settings: Mapping[str, str]) -> str:
-    flink = Path(pyflink.__file__).parent / "bin" / "flink"
-    python = ["-pyexec", sys.executable, "-pyclientexec", sys.executable]
-    own = [f"-D{name}={value}" for name, value in settings.items()]
-    place = ["-d", "-m", cluster.address, *own, *python]
-    command = [str(flink), "run", *place, "-py", str(JOB), kind, json.dumps(options)]
-    with client_environment() as environment:
-        done = subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
-    for word in done.stdout.split():
-        if len(word) == 32 and all(sign in "0123456789abcdef" for sign in word):
-            return word
-    raise RuntimeError(f"`flink run` did not submit the ceiling job:\n{done.stdout}\n{done.stderr}")
 
 
 def _watch(cluster: Cluster, job: str, records: int) -> list[tuple[float, int]]:

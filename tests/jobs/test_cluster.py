@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from jobs.cluster import Cluster, last_words, root_cause
+from jobs.cluster import Cluster, root_cause
 from jobs.errors import ClusterUnreachable
 from jobs.watch import NEEDS_NEW_START
 
@@ -47,31 +47,6 @@ def test_a_cluster_that_is_still_starting_counts_as_unreachable(cluster: Cluster
     for question in (cluster.state, cluster.why_failed, cluster.running):
         with pytest.raises(ClusterUnreachable, match="not ready"):
             question("a" * 32)
-
-
-OUTPUT = """\
-WARNING: sun.reflect.Reflection.getCallerClass is not supported
-Traceback (most recent call last):
-  File "ingest.py", line 11, in <module>
-    main(sys.argv[1:])
-{error}
-org.apache.flink.client.program.ProgramAbortException: java.lang.RuntimeException: Python process exits with code: 1
-\tat org.apache.flink.client.python.PythonDriver.main(PythonDriver.java:134)
-Caused by: java.lang.RuntimeException: Python process exits with code: 1
-"""
-
-
-@pytest.mark.parametrize(
-    "error",
-    ["jobs.errors.KafkaProblem: no Kafka address", "contracts.faults.ContractError: 2 faults", "ValueError: no key"],
-)
-def test_a_refused_submission_is_told_by_the_jobs_own_error(error: str) -> None:
-    assert last_words(OUTPUT.format(error=error)) == f"`flink run` did not submit the job: {error}"
-
-
-def test_a_refused_submission_without_an_error_of_ours_is_told_by_the_last_java_cause() -> None:
-    said = last_words("org.x.JobException: no\nCaused by: java.io.IOException: one\nCaused by: org.y.Full: no slots")
-    assert said == "`flink run` did not submit the job: org.y.Full: no slots"
 
 
 FAILURE = """\
