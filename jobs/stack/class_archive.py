@@ -37,10 +37,10 @@ def class_archive(
         return
     try:
         yield (f"-XX:ArchiveClassesAtExit={fresh}", "-Xlog:disable")
-        with suppress(OSError):  # Java wrote none: no room, or built without archives
+        with suppress(OSError):  # Java keeps none that it could not write whole, and some are built without archives
             fresh.replace(archive)
-            for old in set(ARCHIVES.glob(f"{name}-*.jsa")) - {archive}:
-                old.unlink()
+            for old in set(ARCHIVES.glob(f"{name}-*")) - {archive}:  # also what a killed run left
+                old.unlink(missing_ok=True)
     finally:
         fresh.unlink(missing_ok=True)
 
