@@ -7,7 +7,7 @@ one archive is for one Java, one class path and one set of options. Java goes on
 from __future__ import annotations
 
 import hashlib
-import os
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,7 +29,7 @@ def class_archive(
     if archive.exists():
         yield (f"-XX:SharedArchiveFile={archive}", "-Xlog:disable")
         return
-    fresh = archive.with_suffix(f".{os.getpid()}")
+    fresh = archive.with_suffix(f".{uuid.uuid4().hex}")
     try:
         ARCHIVES.mkdir(parents=True, exist_ok=True)
     except OSError:  # a folder that others own: it works without, as slowly as ever
