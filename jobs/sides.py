@@ -81,40 +81,37 @@ def _at_random(contract: Contract) -> dict[str, Mask]:
 class Current:
     """One version of a stream's current table."""
 
-    def __init__(self, contract: Contract, lake: Lake, keys: KeyRing, columns: Sequence[str]) -> None:
-        self._contract, self._lake, self._keys, self._columns = contract, lake, keys, columns
+    def __init__(self, contract: Contract, lake: Lake, keys: KeyRing) -> None:
+        self._contract, self._lake, self._keys = contract, lake, keys
         self._uri = lake.table_uri(contract.stream)
         with lake.explained(f"open table {contract.stream}"):
             table = DeltaTable(self._uri, storage_options=dict(lake.storage_options))
-            self.version, self._has = table.version(), {f.name for f in table.schema().fields}
-        lacking = [name for name in columns if name not in self._has]
-        if lacking:
-            raise CannotCompare(f"the table {contract.stream} has no column {lacking[0]}: run the pipeline first")
+            self.version, self.has = table.version(), {f.name for f in table.schema().fields}
 
-    def read(self) -> Iterator[pa.Table]:
+    def read(self, columns: Sequence[str]) -> Iterator[pa.Table]:
         """Give the rows that are not deleted, in batches."""
-        waits = ", ".join(sql for name, sql in _WAITS.items() if name in self._has)
+        waits = ", ".join(sql for name, sql in _WAITS.items() if name in self.has)
         waiting = f"nullif(flatten([{waits}]::VARCHAR[][]), [])"
-        living = f"WHERE NOT coalesce(_deleted, false) OR {waiting} IS NOT NULL" if "_deleted" in self._has else ""
-        names = ", ".join('"' + name.replace('"', '""') + '"' for name in self._columns)
+        living = f"WHERE NOT coalesce(_deleted, false) OR {waiting} IS NOT NULL" if "_deleted" in self.has else ""
+        names = ", ".join('"' + name.replace('"', '""') + '"' for name in columns)
         scan = f"delta_scan('{self._uri.replace(chr(39), chr(39) * 2)}', version={self.version})"
         connection = connect(self._lake)
         try:
             connection.execute("SET TimeZone = 'UTC'")
             sql = f"SELECT {names}, {waiting} AS {WAITING} FROM {scan} {living}"
             for batch in connection.execute(sql).to_arrow_reader(BATCH_ROWS):
-                yield self._comparable(pa.Table.from_batches([batch]))
+                yield self._comparable(pa.Table.from_batches([batch]), columns)
         except duckdb.Error as error:
             raise CannotCompare(f"the table {self._contract.stream} cannot be read: {error}") from error
         finally:
             connection.close()
 
-    def _comparable(self, rows: pa.Table) -> pa.Table:
+    def _comparable(self, rows: pa.Table, columns: Sequence[str]) -> pa.Table:
         for name in _at_random(self._contract):
-            if name in self._columns:
+            if name in columns:
                 rows = rows.set_column(rows.schema.get_field_index(name), name, self._opened(name, rows[name]))
         waiting = rows[WAITING].combine_chunks()
-        return _compared(rows, self._contract, self._columns, waiting)
+        return _compared(rows, self._contract, columns, waiting)
 
     def _opened(self, name: str, tokens: pa.ChunkedArray) -> pa.Array:
         how = _at_random(self._contract)[name]

@@ -14,6 +14,7 @@ from jobs.credentials import lake_options
 from jobs.errors import CannotCompare, NoTableYet
 from jobs.sides import Current, as_stored
 from jobs.source import Source, SourceTable, column_of
+from lakehouse.added import effective
 from lakehouse.lake import Lake
 from udfs.comparison import Comparison, compare
 from udfs.keys import KeyRing
@@ -69,18 +70,22 @@ def verify_once(
 ) -> Verification:
     """Compare the newest version of a current table with one snapshot of the source."""
     _check_comparable(contract, lake)
+    declared, contract = contract, effective(lake, contract)
     with Source.open(source_url) as source:
         tables = source.tables(contract, named)
-        left_out = _left_out(contract, tables)
+        current = Current(contract, lake, keys)
+        left_out = {**_not_yet(declared, contract, current), **_left_out(contract, tables)}
         columns = [name for name in own_schema(contract).names if name not in left_out]
         uncovered = [f.name for f in contract.key if f.name in left_out]
         if uncovered:
             raise CannotCompare(f"{contract.stream}: the key column {uncovered[0]} {left_out[uncovered[0]]}")
-        current = Current(contract, lake, keys, columns)
+        lacking = [name for name in columns if name not in current.has]
+        if lacking:
+            raise CannotCompare(f"the table {contract.stream} has no column {lacking[0]}: run the pipeline first")
         now_ms = time.time_ns() // 1_000_000
         comparison = compare(
             lambda: (as_stored(rows, contract, keys, columns, now_ms) for rows in source.read(contract, tables)),
-            current.read,
+            lambda: current.read(columns),
             [f.name for f in contract.key],
             columns,
             first,
@@ -94,6 +99,12 @@ def _check_comparable(contract: Contract, lake: Lake) -> None:
     if contract.stream not in lake.tables():
         advice = "run the pipeline first" if "current" in contract.tables else "add `current` to the contract's tables"
         raise NoTableYet(f"the lake {lake.uri} holds no table {contract.stream}: {advice}")
+
+
+def _not_yet(declared: Contract, contract: Contract, current: Current) -> dict[str, str]:
+    """Give the columns that the stream has gained by itself and its table has not."""
+    gained = {f.name for f in contract.fields} - {f.name for f in declared.fields}
+    return dict.fromkeys(gained - current.has, "is new: no commit has brought it to the table yet")
 
 
 def _left_out(contract: Contract, tables: Sequence[SourceTable]) -> dict[str, str]:

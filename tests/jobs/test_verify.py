@@ -10,6 +10,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,11 @@ from jobs.errors import CannotCompare, SourceUnreadable
 from jobs.source import Source
 from jobs.stack import Stack
 from jobs.verify import Verification, verify, verify_once
+from lakehouse.added import claim_columns, effective
 from lakehouse.lake import Lake
 from tests.flows.command import COMMAND
 from tests.flows.streams import setting
-from tests.jobs.current_tables import Row, write_current
+from tests.jobs.current_tables import Row, changed, write_current
 from udfs.keys import KeyRing
 from udfs.masks import masking
 
@@ -142,6 +144,30 @@ def test_masked_columns_and_keys_are_compared_through_their_masks(place: Place) 
     place.fill([{**row, "city": "Bern", "email": "other@example.com"} if row["id"] == 2 else row for row in ROWS])
     found = place.verify(contract, rows).comparison
     assert [(d.key, d.columns) for d in found.differences] == [({"id": rows[1]["id"]}, ("email", "city"))]
+
+
+def test_columns_that_the_stream_gained_by_itself_are_compared_too(place: Place) -> None:
+    with psycopg.connect(place.url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE people ADD note text, ADD score numeric(12,4), ADD late text")
+        connection.execute("UPDATE people SET note = 'n' || id, score = id + 0.25")
+    declared = place.contract(encoding="avro", registry="http://127.0.0.1:1", unknownFields="add")
+    lake = Lake.open(str(place.folder / "lake"))
+    claim_columns(lake, "people", {"note": "text", "score": "numeric(12,4)", "gone": "text"})
+    contract = effective(lake, declared)
+    rows = [{**row, "note": f"n{row['id']}", "score": Decimal(row["id"]) + Decimal("0.25")} for row in ROWS]
+    write_current(place.folder / "lake", contract, rows)
+    claim_columns(lake, "people", {"late": "text"})
+
+    def verified() -> Verification:
+        return verify_once(declared, lake, place.url, KEYS)
+
+    assert verified().comparison.equal
+    assert {"note", "score"} <= set(verified().comparison.columns)
+    assert verified().left_out == {
+        "gone": "is not in public.people", "late": "is new: no commit has brought it to the table yet"
+    }  # fmt: skip
+    write_current(place.folder / "lake", contract, changed(rows, lambda row: row["id"] == 3, note=None, score=None))
+    assert [(d.key, d.columns) for d in verified().comparison.differences] == [({"id": 3}, ("note", "score"))]
 
 
 def test_the_row_filter_and_derived_columns_apply_to_the_source(place: Place) -> None:
