@@ -20,6 +20,7 @@ from tests.flows.workload.statements import TABLES
 
 SCHEMA, SEQUENCE = "changelog", "_seq"
 FUNCTION = (Path(__file__).parent / "changelog.sql").read_text(encoding="utf-8")
+GAINS = (Path(__file__).parent / "gains.sql").read_text(encoding="utf-8")
 OWN = {SEQUENCE: "bigint", OP: "text", PREVIOUS: "text"}
 
 
@@ -28,12 +29,17 @@ def log_changes(connection: psycopg.Connection[Any]) -> None:
     connection.execute(FUNCTION.encode())
     for name, table in TABLES.items():
         log = f"{SCHEMA}.{name}"
-        also = f"nextval('{SCHEMA}.places') AS {SEQUENCE}, 'r'::text AS {OP}, NULL::text AS {PREVIOUS}"
-        connection.execute(f"CREATE UNLOGGED TABLE {log} AS SELECT *, {also} FROM {name}".encode())
+        own = f"nextval('{SCHEMA}.places') AS {SEQUENCE}, 'r'::text AS {OP}, NULL::text AS {PREVIOUS}"
+        connection.execute(f"CREATE UNLOGGED TABLE {log} AS SELECT {own}, * FROM {name}".encode())
         arguments = ", ".join(f"'{word}'" for word in (name, *table.key))
         for events, each in (("INSERT OR UPDATE OR DELETE", "ROW"), ("TRUNCATE", "STATEMENT")):
             told = f"FOR EACH {each} EXECUTE FUNCTION {SCHEMA}.told({arguments})"
             connection.execute(f"CREATE TRIGGER told_{each} AFTER {events} ON {name} {told}".encode())
+
+
+def gain_columns(connection: psycopg.Connection[Any]) -> None:
+    """Add columns to a table and to its log, which rows that are written from now on fill."""
+    connection.execute(GAINS.encode())
 
 
 def logged(url: str, contract: Contract) -> list[Row]:

@@ -4,7 +4,7 @@ CREATE SCHEMA changelog;
 CREATE SEQUENCE changelog.places;
 CREATE FUNCTION changelog.told() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
-    log text := format('INSERT INTO changelog.%I SELECT ($1).*, nextval(''changelog.places''), $2, $3', TG_ARGV[0]);
+    log text := format('INSERT INTO changelog.%I SELECT nextval(''changelog.places''), $2, $3, ($1).*', TG_ARGV[0]);
     old_key jsonb;
     new_key jsonb;
 BEGIN
