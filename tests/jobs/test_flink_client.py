@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,13 @@ def test_how_soon_a_failed_job_starts_again_is_left_to_the_cluster(tmp_path: Pat
     assert {name for name in ours if name.startswith("restart-strategy")} == set(RESTARTS)
     write_configuration(Place(tmp_path, ports={}, settings={}))
     assert "restart-strategy" not in (tmp_path / "conf" / "config.yaml").read_text(encoding="utf-8")
+
+
+def test_who_plans_the_job_loads_nothing_of_what_its_workers_do() -> None:
+    working = ["apache_beam", "pandas", "jobs.committer", "jobs.refinery", "lakehouse.commit", "udfs.refine"]
+    program = f"import sys, jobs.ingest; print([m for m in {working} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
 
 
 OUTPUT = """\
