@@ -133,7 +133,8 @@ class Refinery:
         watch = self._watches.get(contract.stream)
         if watch is None:
             watch = self._watches[contract.stream] = DriftWatch(contract)
-        notes = watch.notes(refined.glimpses, refined.signs)
+        gained = self._with_added(contract, {}).fields[len(contract.fields) :]
+        notes = watch.notes(refined.glimpses, refined.signs, gained)
         if not notes:
             return
         seen_at = datetime.fromtimestamp(now_ms / 1000, UTC)

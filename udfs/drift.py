@@ -33,16 +33,19 @@ class DriftWatch:
         self._contract = contract
         self._names = {f.name: _names(f) for f in contract.fields}
         self._known = frozenset(name for names in self._names.values() for name in names)
-        self._seen: set[tuple[frozenset[tuple[str, str | None]], bool]] = set()
+        self._gained: tuple[Field, ...] = ()
+        self._seen: set[tuple[frozenset[tuple[str, str | None]], bool, frozenset[str]]] = set()
         self._told: set[tuple[str, str | None, str | None, str | None]] = set()
         self._in_snapshots: set[str] = set()
         self._streamed: set[str] = set()
 
-    def notes(self, glimpses: Sequence[Glimpse], signs: Sequence[Sign]) -> list[Drift]:
-        """Give what a batch shows for the first time, in its order."""
+    def notes(self, glimpses: Sequence[Glimpse], signs: Sequence[Sign], gained: Sequence[Field] = ()) -> list[Drift]:
+        """Give what a batch shows for the first time, in its order; `gained` are the columns that joined the tables."""
+        self._gained = tuple(gained)
+        self._names.update((f.name, _names(f)) for f in gained)
         found = [Drift(s.kind, None, None, None, s.row, s.schema_id) for s in signs]
         for glimpse in glimpses:
-            shape = (frozenset(glimpse.columns.items()), glimpse.snapshot)
+            shape = (frozenset(glimpse.columns.items()), glimpse.snapshot, self._here())
             if shape not in self._seen:
                 self._seen.add(shape)
                 found += self._compared(glimpse)
@@ -60,13 +63,19 @@ class DriftWatch:
         for name, kind in glimpse.columns.items():
             if name not in self._known:
                 yield Drift(ADDED, name, None, kind, glimpse.row, glimpse.schema_id)
-        for field in self._contract.fields:
+        for field in (*self._contract.fields, *self._gained):
             if field.name not in present and field.generated and not glimpse.snapshot:
                 continue  # as the contract says
+            if field in self._gained and field.name not in self._here():
+                continue  # messages from before it came
             if field.name not in present:
                 yield from self._absent(field, glimpse)
             elif glimpse.typed and self._contract.envelope is Envelope.DEBEZIUM:
                 yield from self._typed(field, glimpse)
+
+    def _here(self) -> frozenset[str]:
+        """Give the gained columns that messages were seen to have."""
+        return frozenset(f.name for f in self._gained if f.name in self._streamed or f.name in self._in_snapshots)
 
     def _absent(self, field: Field, glimpse: Glimpse) -> Iterator[Drift]:
         only_read = field.name in self._in_snapshots and field.name not in self._streamed

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from contracts.added import with_added
-from contracts.model import Contract, UnknownFields
+from contracts.model import Contract, Field, UnknownFields
 from contracts.types import parse_type
 from tests import corpus
 from tests.udfs import batches
@@ -82,6 +82,39 @@ def test_a_column_that_went_and_came_back_is_told_once_for_each_shape() -> None:
     assert [(n.kind, n.column) for n in told(watch, made, [alone])] == [("column_dropped", "name")]
     assert [(n.kind, n.column) for n in told(watch, made, [alone, more])] == [("column_added", "age")]
     assert told(watch, made, [alone, both, more]) == []
+
+
+def gaining(name: str = "age", kind: str = "bigint") -> tuple[Contract, Contract]:
+    """Give a contract that takes new columns, and what it is with one."""
+    made = replace(batches.contract({"id": "bigint", "name": "text"}), unknown_fields=UnknownFields.ADD)
+    return made, with_added(made, {name: kind})
+
+
+def test_a_column_that_the_stream_gained_and_that_goes_again_is_told_but_not_messages_from_before_it() -> None:
+    made, more = gaining()
+    watch, gained = DriftWatch(made), more.fields[2:]
+    without, having = event({"id": 1, "name": "ann"}), event({"id": 1, "name": "ann", "age": 7})
+
+    def kinds(contract: Contract, value: bytes, columns: tuple[Field, ...]) -> list[tuple[str, str | None]]:
+        found = normalise(raw([value]), contract, corpus.schema, 1)
+        return [(n.kind, n.column) for n in watch.notes(found.glimpses, found.signs, columns)]
+
+    assert kinds(made, without, ()) == []
+    assert kinds(more, without, gained) == [], "another worker claimed it; here is nothing of it yet"
+    assert kinds(more, having, gained) == [("column_added", "age")]
+    assert kinds(more, without, gained) == [("column_dropped", "age")]
+    assert kinds(more, without, gained) == []
+
+
+@pytest.mark.parametrize("encoding", ["json-schema", "avro"])
+def test_a_generated_column_that_joined_the_tables_is_told_as_one(encoding: str) -> None:
+    whole = contract(encoding, "gen_total")
+    declared = tuple(f for f in whole.fields if f.name != "total")
+    made = replace(whole, fields=declared, unknown_fields=UnknownFields.ADD)
+    more = with_added(made, {"total": "integer"})
+    found = normalise(corpus.records(encoding, "gen_total"), more, corpus.schema, 1)
+    notes = DriftWatch(made).notes(found.glimpses, found.signs, more.fields[len(declared) :])
+    assert {(n.kind, n.column) for n in notes} == {("column_added", "total"), ("generated_column", "total")}
 
 
 def test_a_null_is_no_absent_column_and_an_alias_is_the_column() -> None:
