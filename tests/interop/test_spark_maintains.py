@@ -56,6 +56,7 @@ class Writer:
         self.feed, self.most = feed, most
         self.commits = 0
         self.failure: Exception | None = None
+        self._ended = False
         self._idle, self._goes_on, self._hurries = threading.Event(), threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run)
 
@@ -69,6 +70,10 @@ class Writer:
         self._goes_on.clear()
         self._idle.wait()
         yield
+        # Before it goes on: a pause that follows at once must not find it idle because it has not woken up yet.
+        self._idle.clear()
+        if self._ended:
+            self._idle.set()
         self._goes_on.set()
 
     def finish(self) -> None:
@@ -84,11 +89,11 @@ class Writer:
                 if not self._goes_on.is_set():
                     self._idle.set()
                     self._goes_on.wait()
-                    self._idle.clear()
                 self.feed.commit(self.feed.left if self._hurries.is_set() else self.most)
                 self.commits += 1
         except Exception as error:  # noqa: BLE001 (given to the test)
             self.failure = error
+        self._ended = True
         self._idle.set()
 
 
