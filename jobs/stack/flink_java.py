@@ -61,16 +61,8 @@ def command(name: str, distribution: Path, folder: Path, log: Path, arguments: M
     places = (f"-Dlog.file={log}", f"-Dlog4j.configurationFile=file:{logging}", "-Dconsole.log.level=WARN")
     extra = [part for key, value in arguments.items() for part in ("-D", f"{key}={value}")]
     program = (role.main, "--configDir", str(folder / "conf"), *dynamic, *extra)
-    return (
-        java(),
-        *role.quick,
-        *machine,
-        *opening,
-        *places,
-        "-cp",
-        _joined(in_order((folder / "lib").glob("*.jar"))),
-        *program,
-    )
+    class_path = _joined(in_order((folder / "lib").glob("*.jar")))
+    return (java(), *role.quick, *machine, *opening, *places, "-cp", class_path, *program)
 
 
 @contextmanager
