@@ -58,7 +58,7 @@ class Writer:
         self.failure: Exception | None = None
         self._ended = False
         self._idle, self._goes_on, self._hurries = threading.Event(), threading.Event(), threading.Event()
-        self._thread = threading.Thread(target=self._run)
+        self._thread = threading.Thread(target=self._run, daemon=True)  # a test that failed leaves it waiting
 
     def start(self) -> None:
         self._goes_on.set()
