@@ -1,7 +1,7 @@
 """Class archives (AppCDS): what a Java program has loaded and verified once is mapped into memory the next time.
 
-Half of what a short program of Flink's costs is loading classes. The first of its runs writes the archive as it ends;
-one archive is for one Java, one class path and one set of options. Java goes on without one that does not fit.
+A third of what a short program of Flink's costs is loading classes. The first of its runs writes the archive as it
+ends; one archive is for one Java, one class path and one set of options. Java goes on without one that does not fit.
 """
 
 from __future__ import annotations
